@@ -1,0 +1,733 @@
+"""Drives one execution of an orchestrator, a coroutine or a generator, by feeding it history events.
+
+There is one path: past events and new ones are fed alike, and what the code asks for is matched with the
+events that confirm it.  A live run is the same object, kept: its last decision is confirmed at once.  So
+a replay and a live run give the same decision for the same events.
+
+No I/O, clock or randomness: time comes with OrchestratorStarted, payloads are decoded by a function that
+the author's side passes in.
+"""
+
+import types
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from . import events as ev
+from .actions import (
+    Action,
+    ActivityOptions,
+    CompleteOrchestration,
+    CreateSubOrchestration,
+    CreateTimer,
+    Decision,
+    ScheduleTask,
+    SendEvent,
+)
+from .dialect import Dialect
+from .errors import HoldtrueError, InvalidInput, NonDeterminismError
+from .messages import CANCEL_EVENT, DEADLINE_EVENT
+from .projection import Status
+from .retry import RetryPolicy, next_delay
+from .tasks import OrchestrationCancelledError, Task, TaskFailedError
+
+DEADLINE_ERROR_TYPE = "holdtrue.DeadlineExceededError"
+CANCELLED_ERROR_TYPE = "holdtrue.OrchestrationCancelledError"
+UNKNOWN = ev.FailureDetails(message="the failure was recorded without details", error_type="")
+
+
+class Author(Protocol):
+    """What the author's side lends to a run: the code, and the conversions between its values and payloads."""
+
+    def begin(self, run: "Run", started: ev.ExecutionStarted) -> Any:
+        """Call the orchestrator: a coroutine, a generator, or the result of a plain function."""
+
+    def encode(self, value: Any) -> str | None:
+        """A value as payload; raises where it cannot be."""
+
+    def decode(self, payload: str | None, expected_type: Any) -> Any:
+        """A payload as value; raises where it does not fit the type."""
+
+    def failure(self, error: BaseException) -> ev.FailureDetails:
+        """An error as failure details."""
+
+    def task_failed(self, message: str, failure: ev.FailureDetails) -> TaskFailedError:
+        """The error to raise for a failed task."""
+
+    def adopt(self, awaited: Any) -> Task[Any] | None:
+        """A task for a foreign awaitable object that this side knows how to take, else None."""
+
+
+class _Attempts(Task[Any]):
+    """A task that is tried again by a policy; the one task the code sees over all attempts."""
+
+    __slots__ = ("action", "attempt", "policy", "started")
+
+    def __init__(self, expected_type: Any, policy: RetryPolicy, action: ScheduleTask | CreateSubOrchestration, started: ev.Ticks) -> None:
+        super().__init__(expected_type)
+        self.policy = policy
+        self.action = action
+        self.attempt = 1
+        self.started = started
+
+
+class _RetryDelay(Task[Any]):
+    """The timer between two attempts."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: _Attempts) -> None:
+        super().__init__()
+        self.of = of
+
+
+class TimerTask(Task[None]):
+    """A durable timer; `final_fire_at` where a dialect cuts it into pieces."""
+
+    __slots__ = ("final_fire_at",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.final_fire_at: ev.Ticks | None = None
+
+
+class Run:
+    """One execution in hand: feed it events, take its decisions.
+
+    `now` is the orchestration's time in ticks, `history_size` the number of events of the history up to
+    the one being fed, `history_bytes` a size that the engine may set.
+    """
+
+    def __init__(self, author: Author, dialect: Dialect) -> None:
+        self.author = author
+        self.dialect = dialect
+        self.started: ev.ExecutionStarted | None = None
+        self.now: ev.Ticks = 0
+        self.is_replaying = False
+        self.history_size = 0
+        self.custom_status: str | None = None
+        self.completion: CompleteOrchestration | None = None
+        self.continuing: tuple[str | None, bool, str | None] | None = None
+        self.failed_by: list[int] = []
+        self._custom_status_set = False
+        self._code: Any = None
+        self._awaited: Task[Any] | None = None
+        self._next_id = dialect.first_task_id
+        self._pending: dict[int, Action] = {}
+        self._open: dict[int, Task[Any]] = {}
+        self._cancelled: list[int] = []
+        self._waiting: dict[str, deque[Task[Any]]] = {}
+        self._buffered: dict[str, deque[tuple[int, str, str | None]]] = {}
+        self._arrivals = 0
+        self._uuids = 0
+        self._suspended = False
+        self._held_back: list[ev.HistoryEvent] = []
+        self._discarded = False
+        self._allow_rest = False
+
+    # -- feeding -------------------------------------------------------------------------------------
+
+    def replay(self, history: Iterable[ev.HistoryEvent], *, unfinished: bool = False) -> None:
+        """Feed committed events.
+
+        `unfinished` says that the last episode was cut: what its actions go beyond the history is its
+        rest, no deviation.  Raises NonDeterminismError where the code does not fit.
+        """
+        self.is_replaying = True
+        self._allow_rest = unfinished
+        try:
+            for event in history:
+                self._feed(event)
+        finally:
+            self.is_replaying = False
+        if not unfinished:
+            # What past episodes decided is committed; only the rest of a cut one is still to be done.
+            self._cancelled.clear()
+            self._custom_status_set = False
+
+    def step(self, events: Sequence[ev.HistoryEvent]) -> Decision:
+        """Feed new events and take the decision.
+
+        Stops feeding at the end of the code or at its continue-as-new; `Decision.fed` counts the events
+        that the code has seen.  Raises NonDeterminismError where a replay before it does not fit.
+        """
+        fed = 0
+        for event in events:
+            if self.completion is not None or self.continuing is not None:
+                break
+            self._feed(event)
+            fed += 1
+        if self.continuing is not None and self.completion is None:
+            self._complete_continuing()
+        actions = list(self._pending.values())
+        self._pending.clear()
+        if self.completion is not None:
+            actions.append(self.completion)
+        decision = Decision(
+            actions=actions,
+            fed=fed,
+            custom_status=self.custom_status,
+            custom_status_set=self._custom_status_set,
+            cancelled=tuple(self._cancelled),
+        )
+        self._cancelled.clear()
+        self._custom_status_set = False
+        return decision
+
+    def committed(self, count: int) -> None:
+        """The decision became `count` more rows of history (beside the events fed)."""
+        self.history_size += count
+
+    def close(self) -> None:
+        """Drop the code: its `finally` blocks run, and nothing that they ask for is kept."""
+        self._discarded = True
+        code, self._code = self._code, None
+        if code is not None:
+            try:
+                code.close()
+            except BaseException:  # noqa: BLE001  the run is gone; what its clean-up raises concerns nobody
+                pass
+
+    def _feed(self, event: ev.HistoryEvent) -> None:
+        self.history_size += 1
+        kind = type(event)
+        if self._suspended and kind not in _ACT_AT_ONCE and getattr(event, "name", None) != DEADLINE_EVENT:
+            self._held_back.append(event)
+            return
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, event)
+
+    # -- events --------------------------------------------------------------------------------------
+
+    def _orchestrator_started(self, event: ev.OrchestratorStarted) -> None:
+        if self._pending and not self._allow_rest:
+            action = next(iter(self._pending.values()))
+            raise self._deviation("no such step before its next episode", f"asks for {describe(action)}")
+        if self.completion is not None and self.is_replaying:
+            raise self._deviation("further episodes", "has ended")
+        self.now = event.timestamp
+
+    def _execution_started(self, event: ev.ExecutionStarted) -> None:
+        self.started = event
+        try:
+            code = self.author.begin(self, event)
+        except Exception as error:  # noqa: BLE001  every way out of user code is an outcome
+            self._fail(error)
+            return
+        except BaseException as error:  # noqa: BLE001
+            self._fail(error)
+            return
+        if isinstance(code, (types.CoroutineType, types.GeneratorType)):
+            self._code = code
+            self._advance(None, None)
+        elif self.continuing is None:
+            self._succeed(code)
+
+    def _task_completed(self, event: Any) -> None:
+        task = self._open.pop(event.task_scheduled_id, None)
+        if task is None:
+            return
+        try:
+            value = self.author.decode(event.result, task.expected_type)
+        except Exception as error:  # noqa: BLE001  a payload that does not fit fails this one task
+            task.fail(error)
+        else:
+            task.succeed(value)
+        self._resume()
+
+    def _task_failed(self, event: Any) -> None:
+        task_id: int = event.task_scheduled_id
+        task = self._open.pop(task_id, None)
+        if task is None:
+            return
+        failure: ev.FailureDetails = event.failure or UNKNOWN
+        if type(task) is _Attempts:
+            delay = next_delay(task.policy, task.attempt, failure, task.started, self.now)
+            if delay is not None:
+                task.attempt += 1
+                self._set_timer(_RetryDelay(task), self.now + delay)
+                return
+        what = "Activity task" if type(event) is ev.TaskFailed else "Sub-orchestration task"
+        instance = self.started.instance_id if self.started else ""
+        task.fail(self.author.task_failed(f"{instance}: {what} #{task_id} failed: {failure.message}", failure))
+        self._resume()
+
+    def _timer_fired(self, event: ev.TimerFired) -> None:
+        task = self._open.pop(event.timer_id, None)
+        if task is None:
+            return
+        if type(task) is _RetryDelay:
+            self._try_again(task.of)
+            return
+        if type(task) is TimerTask and task.final_fire_at is not None and event.fire_at < task.final_fire_at:
+            self._set_timer(task, task.final_fire_at, at=event.fire_at)
+            return
+        task.succeed(None)
+        self._resume()
+
+    def _event_raised(self, event: ev.EventRaised) -> None:
+        name = event.name
+        if name == CANCEL_EVENT:
+            self._cancel(event.input)
+            return
+        if name == DEADLINE_EVENT:
+            self._end(
+                Status.FAILED,
+                failure=ev.FailureDetails(
+                    message="the execution's deadline has passed", error_type=DEADLINE_ERROR_TYPE
+                ),
+            )
+            return
+        folded = name.casefold()
+        waiting = self._waiting.get(folded)
+        if waiting:
+            task = waiting.popleft()
+            if not waiting:
+                del self._waiting[folded]
+            self._deliver(task, event.input)
+            self._resume()
+            return
+        self._arrivals += 1
+        self._buffered.setdefault(folded, deque()).append((self._arrivals, name, event.input))
+
+    def _suspend(self, event: ev.HistoryEvent) -> None:
+        self._suspended = True
+
+    def _resumed(self, event: ev.HistoryEvent) -> None:
+        self._suspended = False
+        held_back, self._held_back = self._held_back, []
+        for index, held in enumerate(held_back):
+            if self.continuing is not None:
+                # Not fed before the code asked to continue as new: these go over, in order.
+                self.unfed = [e for e in held_back[index:] if type(e) is ev.EventRaised]
+                return
+            handler = _HANDLERS.get(type(held))
+            if handler is not None:
+                handler(self, held)
+
+    unfed: Sequence[ev.HistoryEvent] = ()
+    """Events kept back by a suspension that the code had not seen when it asked to continue as new."""
+
+    def _terminated(self, event: ev.ExecutionTerminated) -> None:
+        self._end(Status.TERMINATED, result=event.input)
+
+    # -- events that confirm what the code asked for ---------------------------------------------------
+
+    def _confirm(self, event: Any) -> None:
+        action = self._pending.pop(event.event_id, None)
+        if action is None:
+            raise self._deviation(describe_event(event), "does not ask for it")
+        kind = type(event)
+        fits = type(action) is _CONFIRMS[kind]
+        if fits and kind is not ev.TimerCreated:
+            fits = action.name == event.name  # type: ignore[union-attr]
+            if fits and kind is not ev.TaskScheduled:
+                fits = action.instance_id == event.instance_id  # type: ignore[union-attr]
+        if not fits:
+            raise self._deviation(describe_event(event), f"asks for {describe(action)}")
+
+    def _ended(self, event: Any) -> None:
+        if self.completion is None:
+            raise self._deviation(describe_event(event), "has not ended")
+
+    def _deviation(self, step: str, call: str) -> NonDeterminismError:
+        where = self.where()
+        instance = self.started.instance_id if self.started else "?"
+        return NonDeterminismError(instance, f"{step} (event {self.history_size - 1})", call + (f" at {where}" if where else ""))
+
+    def where(self) -> str | None:
+        """`file:line` where the code stands now, its innermost await or yield; None when it does not run."""
+        code, place = self._code, None
+        while code is not None:
+            frame = getattr(code, "cr_frame", None) or getattr(code, "gi_frame", None)
+            if frame is None:
+                break
+            if frame.f_globals.get("__name__") != __name__.replace("replay", "tasks"):
+                place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            code = getattr(code, "cr_await", None) or getattr(code, "gi_yieldfrom", None)
+        return place
+
+    # -- the code --------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        task = self._awaited
+        if task is not None and task._complete:
+            self._awaited = None
+            if task._exception is not None:
+                self._advance(None, task._exception)
+            else:
+                self._advance(task._result, None)
+
+    def _advance(self, value: Any, error: BaseException | None) -> None:
+        code = self._code
+        if code is None:
+            return
+        while True:
+            try:
+                awaited = code.throw(error) if error is not None else code.send(value)
+            except StopIteration as stop:
+                self._code = None
+                if self.continuing is None:
+                    self._succeed(stop.value)
+                return
+            except OrchestrationCancelledError as cancelled:
+                self._code = None
+                if self.continuing is None:
+                    self._cancelled_out(cancelled)
+                return
+            except BaseException as raised:  # noqa: BLE001  SystemExit, KeyboardInterrupt and all: an outcome
+                self._code = None
+                if self.continuing is None:
+                    self._fail(raised)
+                return
+            if self.continuing is not None:
+                self.close()
+                return
+            task = awaited if isinstance(awaited, Task) else self.author.adopt(awaited)
+            if task is None:
+                value, error = None, self._not_durable(awaited)
+                continue
+            if not task._complete:
+                self._awaited = task
+                return
+            if task._exception is not None:
+                value, error = None, task._exception
+            else:
+                value, error = task._result, None
+
+    def _not_durable(self, awaited: Any) -> BaseException:
+        cancel = getattr(awaited, "cancel", None)
+        if cancel is not None and not isinstance(awaited, type):
+            try:
+                cancel()
+            except Exception:  # noqa: BLE001  a foreign object's own affair
+                pass
+        return NotDurableError(
+            f"{self.where() or 'the orchestrator'}: waits for {type(awaited).__module__}.{type(awaited).__qualname__}, "
+            "which is not durable. Do I/O in an activity (ctx.call_activity), sleep with ctx.create_timer, "
+            "combine with when_all and when_any."
+        )
+
+    def _succeed(self, value: Any) -> None:
+        try:
+            result = None if value is None else self.author.encode(value)
+        except Exception as error:  # noqa: BLE001  an output that cannot be written is a failure of the execution
+            self._fail(error)
+            return
+        self._end(Status.COMPLETED, result=result)
+
+    def _fail(self, error: BaseException) -> None:
+        self._end(Status.FAILED, failure=self.author.failure(error))
+
+    def _cancel(self, reason: str | None) -> None:
+        error = OrchestrationCancelledError(reason or "cancelled")
+        if self._code is None:
+            return
+        self._awaited = None
+        self._advance(None, error)
+
+    def _cancelled_out(self, error: OrchestrationCancelledError) -> None:
+        reason = str(error)
+        self._end(
+            Status.TERMINATED,
+            result=self.author.encode(reason),
+            failure=ev.FailureDetails(message=f"cancelled: {reason}", error_type=CANCELLED_ERROR_TYPE),
+        )
+
+    def _end(self, status: Status, result: str | None = None, failure: ev.FailureDetails | None = None) -> None:
+        if self.completion is not None:
+            return
+        self.close()
+        self.continuing = None
+        self.completion = CompleteOrchestration(id=self._take_id(), status=status, result=result, failure=failure)
+
+    def _complete_continuing(self) -> None:
+        assert self.continuing is not None
+        payload, save_events, new_version = self.continuing
+        kept: list[tuple[str, str | None]] = []
+        if save_events:
+            buffered = sorted(item for queue in self._buffered.values() for item in queue)
+            kept = [(name, value) for _, name, value in buffered]
+        self.close()
+        self.completion = CompleteOrchestration(
+            id=self._take_id(),
+            status=Status.CONTINUED_AS_NEW,
+            result=payload,
+            new_version=new_version,
+            carryover=(*kept, *((e.name, e.input) for e in self.unfed if type(e) is ev.EventRaised)),
+        )
+
+    # -- what a context calls ----------------------------------------------------------------------------
+
+    def _take_id(self) -> int:
+        task_id = self._next_id
+        self._next_id += 1
+        return task_id
+
+    def _ask(self, action: Action) -> None:
+        if not self._discarded:
+            self._pending[action.id] = action
+
+    def schedule_task(
+        self,
+        name: str,
+        payload: str | None,
+        *,
+        expected_type: Any = None,
+        retry: RetryPolicy | None = None,
+        tags: dict[str, str] | None = None,
+        version: str | None = None,
+        options: ActivityOptions | None = None,
+    ) -> Task[Any]:
+        """Ask for an activity."""
+        task_id = self._take_id()
+        action = ScheduleTask(id=task_id, name=name, input=payload, version=version, tags=tags, options=options)
+        return self._track(action, expected_type, retry)
+
+    def create_sub_orchestration(
+        self,
+        name: str,
+        payload: str | None,
+        *,
+        instance_id: str | None = None,
+        expected_type: Any = None,
+        retry: RetryPolicy | None = None,
+        tags: dict[str, str] | None = None,
+        version: str | None = None,
+    ) -> Task[Any]:
+        """Ask for a child."""
+        task_id = self._take_id()
+        if instance_id is None:
+            assert self.started is not None
+            instance_id = self.dialect.child_id(self.started.instance_id, self.started.execution_id, task_id)
+        action = CreateSubOrchestration(
+            id=task_id, name=name, instance_id=instance_id, input=payload, version=version, tags=tags
+        )
+        return self._track(action, expected_type, retry)
+
+    def _track(self, action: ScheduleTask | CreateSubOrchestration, expected_type: Any, retry: RetryPolicy | None) -> Task[Any]:
+        task: Task[Any]
+        if retry is None:
+            task = Task(expected_type)
+        else:
+            task = _Attempts(expected_type, retry, action, self.now)
+        self._register(action, task)
+        return task
+
+    def _register(self, action: Action, task: Task[Any]) -> None:
+        task_id = action.id
+        self._ask(action)
+        self._open[task_id] = task
+        task._on_cancel = _Cancellation(self, task_id)
+
+    def _try_again(self, task: _Attempts) -> None:
+        if task._complete:
+            return
+        action = task.action
+        if not self.dialect.reuses_ids:
+            action = _renumbered(action, self._take_id())
+            if isinstance(action, CreateSubOrchestration) and self.started is not None:
+                default = self.dialect.child_id(self.started.instance_id, self.started.execution_id, task.action.id)
+                if action.instance_id == default:
+                    fresh = self.dialect.child_id(self.started.instance_id, self.started.execution_id, action.id)
+                    action = _renamed(action, fresh)
+        if isinstance(action, ScheduleTask):
+            action = _attempted(action, task.attempt)
+        task.action = action
+        self._register(action, task)
+
+    def create_timer(self, fire_at: ev.Ticks) -> TimerTask:
+        """Ask to be woken at a time; one that has passed fires at once.  Raises InvalidInput past the year 9999."""
+        if fire_at > ev.MAX_TICKS:
+            raise InvalidInput("a timer cannot fire after the year 9999: give an earlier time")
+        task = TimerTask()
+        self._set_timer(task, fire_at)
+        return task
+
+    def _set_timer(self, task: Task[Any], fire_at: ev.Ticks, at: ev.Ticks | None = None) -> None:
+        longest = self.dialect.longest_timer
+        piece = fire_at
+        if longest is not None:
+            base = self.now if at is None else at
+            if type(task) is TimerTask and base + longest < fire_at:
+                task.final_fire_at = fire_at
+                piece = base + longest
+        action = CreateTimer(id=self._take_id(), fire_at=piece)
+        self._register(action, task)
+        if type(task) is _RetryDelay:
+            task.of._on_cancel = _Cancellation(self, action.id)
+
+    def wait_for_event(self, name: str, expected_type: Any = None) -> Task[Any]:
+        """Wait for an event of that name (case-insensitive); one that came early is taken, oldest first."""
+        folded = name.casefold()
+        task: Task[Any] = Task(expected_type)
+        buffered = self._buffered.get(folded)
+        if buffered:
+            _, _, payload = buffered.popleft()
+            if not buffered:
+                del self._buffered[folded]
+            self._deliver(task, payload)
+            return task
+        waiting = self._waiting.setdefault(folded, deque())
+        waiting.append(task)
+
+        def forget() -> None:
+            queue = self._waiting.get(folded)
+            if queue is not None and task in queue:
+                queue.remove(task)
+                if not queue:
+                    del self._waiting[folded]
+
+        task._on_cancel = forget
+        return task
+
+    def _deliver(self, task: Task[Any], payload: str | None) -> None:
+        try:
+            value = self.author.decode(payload, task.expected_type)
+        except Exception as error:  # noqa: BLE001  the event does not fit its type: this wait fails
+            task.fail(error)
+        else:
+            task.succeed(value)
+
+    def send_event(self, instance_id: str, name: str, payload: str | None) -> None:
+        """Raise an event on another instance, once this episode is committed."""
+        self._ask(SendEvent(id=self._take_id(), instance_id=instance_id, name=name, input=payload))
+
+    def continue_as_new(self, payload: str | None, save_events: bool, new_version: str | None) -> None:
+        """End this execution and begin the next one with this input; the first call counts."""
+        if self.completion is None and self.continuing is None and not self._discarded:
+            self.continuing = (payload, save_events, new_version)
+
+    def set_custom_status(self, payload: str | None) -> None:
+        """What a reader sees as the custom status, from the commit of this episode on."""
+        if not self._discarded:
+            self.custom_status = payload
+            self._custom_status_set = True
+
+    def new_uuid(self) -> str:
+        """The next replay-safe UUID, made as the dialect makes it."""
+        assert self.started is not None
+        value = self.dialect.new_uuid(self.started.instance_id, self.now, self._uuids)
+        self._uuids += 1
+        return value
+
+
+class NotDurableError(HoldtrueError):
+    """An orchestrator waited for something that is not durable."""
+
+
+class _Cancellation:
+    """Takes a task back: before its commit as if never asked for (its id stays used), after it by request."""
+
+    __slots__ = ("run", "task_id")
+
+    def __init__(self, run: Run, task_id: int) -> None:
+        self.run = run
+        self.task_id = task_id
+
+    def __call__(self) -> None:
+        run = self.run
+        run._open.pop(self.task_id, None)
+        if run._pending.pop(self.task_id, None) is None:
+            run._cancelled.append(self.task_id)
+
+
+def _renumbered(action: ScheduleTask | CreateSubOrchestration, task_id: int) -> ScheduleTask | CreateSubOrchestration:
+    if isinstance(action, ScheduleTask):
+        return ScheduleTask(
+            id=task_id, name=action.name, input=action.input, version=action.version, tags=action.tags, options=action.options
+        )
+    return CreateSubOrchestration(
+        id=task_id, name=action.name, instance_id=action.instance_id, input=action.input, version=action.version, tags=action.tags
+    )
+
+
+def _renamed(action: CreateSubOrchestration, instance_id: str) -> CreateSubOrchestration:
+    return CreateSubOrchestration(
+        id=action.id, name=action.name, instance_id=instance_id, input=action.input, version=action.version, tags=action.tags
+    )
+
+
+def _attempted(action: ScheduleTask, attempt: int) -> ScheduleTask:
+    old = action.options or ActivityOptions()
+    options = ActivityOptions(
+        start_to_close=old.start_to_close,
+        schedule_to_start=old.schedule_to_start,
+        heartbeat=old.heartbeat,
+        tag=old.tag,
+        attempt=attempt,
+    )
+    return ScheduleTask(
+        id=action.id, name=action.name, input=action.input, version=action.version, tags=action.tags, options=options
+    )
+
+
+def describe(action: Action) -> str:
+    """An action in a few words, for messages."""
+    match action:
+        case ScheduleTask():
+            return f"activity {action.name!r} (task {action.id})"
+        case CreateSubOrchestration():
+            return f"sub-orchestration {action.name!r} as {action.instance_id!r} (task {action.id})"
+        case CreateTimer():
+            return f"a timer (task {action.id})"
+        case SendEvent():
+            return f"event {action.name!r} to {action.instance_id!r} (task {action.id})"
+        case _:
+            return "the end"
+
+
+def describe_event(event: Any) -> str:
+    """A step of history in a few words, for messages."""
+    name = getattr(event, "name", None)
+    target = getattr(event, "instance_id", None)
+    words = type(event).__name__
+    if name is not None:
+        words += f" {name!r}"
+    if target is not None:
+        words += f" to {target!r}"
+    return words if event.event_id < 0 else f"{words} (task {event.event_id})"
+
+
+_CONFIRMS: dict[type, type] = {
+    ev.TaskScheduled: ScheduleTask,
+    ev.SubOrchestrationInstanceCreated: CreateSubOrchestration,
+    ev.TimerCreated: CreateTimer,
+    ev.EventSent: SendEvent,
+}
+
+_HANDLERS: dict[type, Callable[[Run, Any], None]] = {
+    ev.OrchestratorStarted: Run._orchestrator_started,
+    ev.ExecutionStarted: Run._execution_started,
+    ev.TaskScheduled: Run._confirm,
+    ev.SubOrchestrationInstanceCreated: Run._confirm,
+    ev.TimerCreated: Run._confirm,
+    ev.EventSent: Run._confirm,
+    ev.TaskCompleted: Run._task_completed,
+    ev.TaskFailed: Run._task_failed,
+    ev.SubOrchestrationInstanceCompleted: Run._task_completed,
+    ev.SubOrchestrationInstanceFailed: Run._task_failed,
+    ev.TimerFired: Run._timer_fired,
+    ev.EventRaised: Run._event_raised,
+    ev.ExecutionSuspended: Run._suspend,
+    ev.ExecutionResumed: Run._resumed,
+    ev.ExecutionTerminated: Run._terminated,
+    ev.ExecutionCompleted: Run._ended,
+    ev.ExecutionFailed: Run._ended,
+}
+
+_ACT_AT_ONCE = frozenset(
+    (
+        ev.OrchestratorStarted,
+        ev.OrchestratorCompleted,
+        ev.ExecutionResumed,
+        ev.ExecutionTerminated,
+        ev.ExecutionCompleted,
+        ev.TaskScheduled,
+        ev.SubOrchestrationInstanceCreated,
+        ev.TimerCreated,
+        ev.EventSent,
+    )
+)
+"""What takes effect while an execution is suspended; the deadline's event is let through by name."""

@@ -1,0 +1,451 @@
+"""What a task hub's store must do: the one protocol that every store implements and one suite checks.
+
+Batch first: most calls take and give lists.  Everything that changes something is durable before the call
+returns, except locks (losing one to a power cut loses nothing).  A store never interprets user code; what
+an episode does comes as one `EpisodeCommit`, which it applies whole or not at all.
+
+Words: a *host* is one engine at work on the hub; it joins and gets a number.  A *token* is the fencing
+token of one lock: a commit under a token that is no longer the instance's has no effect (`LEASE_LOST`).
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from holdtrue.core.episode import EpisodeCommit
+from holdtrue.core.events import AnyEvent, ExecutionStarted, HistoryEvent, Ticks
+from holdtrue.core.messages import ActivityTask, DeadLetter, InboundMessage, OutboundMessage, Start, WorkRef
+from holdtrue.core.projection import Condition, Projection, Status
+
+
+class InstanceRecord(msgspec.Struct, kw_only=True):
+    """An instance as it is committed: its projection and what no event holds.
+
+    `started` is the ExecutionStarted of the current execution, `length` and `size` the events and bytes of
+    its history, `waits_for_worker` true where it has work and no live host has its code (derived).
+    """
+
+    projection: Projection
+    started: ExecutionStarted
+    start_id: str
+    dialect: str
+    deadline: Ticks | None = None
+    condition: Condition | None = None
+    length: int = 0
+    size: int = 0
+    waits_for_worker: bool = False
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """An instance under lock: the store's key of it, and the fencing token."""
+
+    key: int
+    token: int
+
+
+class LockedInstance(msgspec.Struct, kw_only=True):
+    """An instance handed to a host: its record, and the messages that wait for it, in order.
+
+    An instance without history (`record.length` 0, status Pending) has its ExecutionStarted as first
+    message.
+    """
+
+    lease: Lease
+    record: InstanceRecord
+    messages: list[InboundMessage]
+
+
+class LockedActivity(msgspec.Struct, kw_only=True):
+    """A work item handed to a host; `instance` is the store's key of its instance, `run` counts its runs from 1.
+
+    `details` is what its last run reported with a heartbeat (JSON text).
+    """
+
+    ref: WorkRef
+    instance: int
+    task: ActivityTask
+    run: int = 1
+    details: str | None = None
+    scheduled_at: Ticks = 0
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message for an instance that the asking host holds: to be given to it at once."""
+
+    instance: int
+    message: InboundMessage
+
+
+class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A start, and over which statuses of an older instance of that id it may be done.
+
+    The same `start_id` again is the same start.  `take` asks for the lock along with the creation, for a
+    host that will run it at once.
+    """
+
+    start: Start
+    replaceable: frozenset[Status]
+    take: bool = False
+
+
+class CreateResult(StrEnum):
+    """What became of a start."""
+
+    CREATED = "created"
+    REPLACED = "replaced"
+    ALREADY = "already"
+    """The same start had been accepted before."""
+    REFUSED = "refused"
+    """An instance of that id stands in a status that may not be replaced."""
+
+
+class CreateOutcome(msgspec.Struct, kw_only=True):
+    """What became of a start; for REFUSED `status` and `condition` tell what stands there."""
+
+    result: CreateResult
+    instance_id: str
+    execution_id: str
+    status: Status | None = None
+    condition: Condition | None = None
+    taken: LockedInstance | None = None
+
+
+class SendResult(StrEnum):
+    """What became of a message."""
+
+    ACCEPTED = "accepted"
+    NOT_FOUND = "not found"
+    ENDED = "ended"
+    """The instance has ended: the message was counted and dropped."""
+
+
+class SendOutcome(msgspec.Struct, kw_only=True):
+    """What became of a message; `delivery` where the asking host holds the instance."""
+
+    result: SendResult
+    delivery: Delivery | None = None
+
+
+class CommitResult(StrEnum):
+    """What became of an episode."""
+
+    COMMITTED = "committed"
+    STALE = "stale"
+    """Another commit came in between: load again."""
+    LEASE_LOST = "lease lost"
+
+
+class Committing(msgspec.Struct, kw_only=True):
+    """An episode to be committed under a lease.
+
+    `keep` false gives the lock back with the commit.  `take_activities` and `take_starts` lock that many
+    of its new work items and children for this host at once (the first ones).
+    """
+
+    lease: Lease
+    commit: EpisodeCommit
+    keep: bool = True
+    take_activities: int = 0
+    take_starts: int = 0
+
+
+class CommitOutcome(msgspec.Struct, kw_only=True):
+    """What became of an episode, and what the host gets with it.
+
+    `activities` and `taken` are the work items and children locked for this host, `deliveries` messages
+    of this commit for instances that it holds, `remote` true where something was left for others,
+    `dead` what could not be delivered.
+    """
+
+    result: CommitResult
+    activities: list[LockedActivity] = []
+    taken: list[LockedInstance] = []
+    deliveries: list[Delivery] = []
+    dead: list[DeadLetter] = []
+
+
+class ActivityResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a work item ended; the event is a TaskCompleted or TaskFailed."""
+
+    ref: WorkRef
+    event: AnyEvent
+
+
+class CompleteOutcome(msgspec.Struct, kw_only=True):
+    """What became of an activity's result: `accepted` is false where its lock was lost (somebody else has it)."""
+
+    accepted: bool
+    delivery: Delivery | None = None
+
+
+class Due(msgspec.Struct, kw_only=True):
+    """What a look at the clock brought: messages now due for instances that this host holds, and when to look again."""
+
+    deliveries: list[Delivery]
+    ready: bool
+    """True where instances that nobody holds got work."""
+    next_due: Ticks | None
+
+
+class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which instances to list; every given condition must hold.  Times are ticks, `created_to` excluded."""
+
+    statuses: frozenset[Status] | None = None
+    name: str | None = None
+    prefix: str | None = None
+    created_from: Ticks | None = None
+    created_to: Ticks | None = None
+    completed_to: Ticks | None = None
+    tags: dict[str, str] | None = None
+    page_size: int = 100
+    token: str | None = None
+    newest_first: bool = False
+
+
+class Page(msgspec.Struct, kw_only=True):
+    """Instances in creation order and the token of the next page (None: no more)."""
+
+    records: list[InstanceRecord]
+    token: str | None
+
+
+class Purged(msgspec.Struct, kw_only=True):
+    """Counts of a purge: instances deleted, of them children, and ids that were refused (not ended)."""
+
+    instances: int = 0
+    children: int = 0
+    refused: list[str] = []
+
+
+class ActivityInfo(msgspec.Struct, kw_only=True):
+    """A work item as a status reader sees it: `run` counts runs, `progress` is its own last word (JSON text)."""
+
+    task_id: int
+    scheduled: int
+    name: str
+    running: bool
+    run: int
+    progress: str | None = None
+    heartbeat_at: Ticks | None = None
+    waits_for_worker: bool = False
+
+
+class StoredDeadLetter(msgspec.Struct, kw_only=True):
+    """A dead letter as it is kept: its number, when it came, and the letter."""
+
+    number: int
+    at: Ticks
+    letter: DeadLetter
+
+
+class StoredSchedule(msgspec.Struct, kw_only=True):
+    """A schedule as it is kept: its definition and state as JSON texts, versioned by `etag`.
+
+    `due` is its next tick (None: paused or over).
+    """
+
+    schedule_id: str
+    definition: str
+    state: str
+    due: Ticks | None
+    etag: int
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of one tick of a schedule: what was decided, seeing which status, and what it started."""
+
+    schedule_id: str
+    due: Ticks
+    decided_at: Ticks
+    decision: str
+    instance_id: str | None = None
+    execution_id: str | None = None
+    status: str | None = None
+    reason: str | None = None
+
+
+class TickCommit(msgspec.Struct, kw_only=True):
+    """One decision of a schedule, applied whole: its new state, its record, and the start it makes.
+
+    `request` is judged in the same transaction; its outcome completes the record (`decision` becomes
+    `skipped` or `held` where the start is refused).  Applied only if the schedule still has `etag`.
+    `state_if_refused` takes the place of `state` then (a queued run, say).
+    """
+
+    schedule_id: str
+    etag: int
+    state: str
+    due: Ticks | None
+    tick: Tick | None = None
+    request: CreateRequest | None = None
+    state_if_refused: str | None = None
+    due_if_refused: Ticks | None = None
+
+
+class HubInfo(msgspec.Struct, kw_only=True):
+    """Figures of a hub: instances by status, messages, work items, dead letters, hosts alive, bytes on disk."""
+
+    instances: dict[str, int]
+    messages: int
+    activities: int
+    dead_letters: int
+    hosts: list[str]
+    size: int
+    schema_version: int
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Why a host is called: there may be new work (`work`), an instance changed (`changed`), a schedule changed."""
+
+    work: bool = True
+    changed: tuple[str, ...] = ()
+    schedules: bool = False
+
+
+@runtime_checkable
+class TaskHubStore(Protocol):
+    """A task hub in some storage.  All ids are instance ids unless they are called keys.
+
+    Every method may raise a `stores.errors.StoreError`: what it says was not done, or (for
+    `OutcomeUnknown` alone) is to be read back.
+    """
+
+    # -- life ----------------------------------------------------------------------------------------
+    async def open(self) -> None:
+        """Open, create or migrate the hub."""
+
+    async def close(self) -> None:
+        """Give back what is held, and close; idempotent."""
+
+    async def join(self, name: str, orchestrators: Sequence[str], queues: Sequence[str]) -> int:
+        """Take part as a host that has this code; wakes what waited for it and what is held.  Gives its number.
+
+        `queues` are the activity queues it serves: `queue_name(activity, tag)`.
+        """
+
+    async def leave(self) -> None:
+        """Give all locks back and stop being a host."""
+
+    def listen(self, notify: Callable[[Notice], None]) -> None:
+        """Call `notify` (on the loop) when other processes have made work for this one."""
+
+    async def renew(self) -> list[str]:
+        """Prolong this host's lease; take over from hosts that died.  Gives their names.  Raises LeaseLost."""
+
+    # -- clients -------------------------------------------------------------------------------------
+    async def create(self, requests: Sequence[CreateRequest]) -> list[CreateOutcome]:
+        """Create instances."""
+
+    async def send(self, messages: Sequence[OutboundMessage]) -> list[SendOutcome]:
+        """Put messages into instances' inboxes."""
+
+    async def status(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
+        """The records, None for an id that there is not."""
+
+    async def activities_of(self, instance_id: str) -> list[ActivityInfo]:
+        """The outstanding work items of an instance."""
+
+    def history(self, instance_id: str, first: int = 0) -> AsyncIterator[Sequence[HistoryEvent]]:
+        """The history of the current execution from an ordinal on, in pieces."""
+
+    async def query(self, query: InstanceQuery) -> Page:
+        """One page of instances."""
+
+    async def children(self, instance_id: str) -> list[str]:
+        """The ids of the instance's children (of any execution), direct ones."""
+
+    async def purge(self, instance_ids: Sequence[str], *, recursive: bool = True) -> Purged:
+        """Delete ended instances and all that belongs to them."""
+
+    # -- hosts ---------------------------------------------------------------------------------------
+    async def lock(self, limit: int) -> list[LockedInstance]:
+        """Take up to `limit` instances that have work and whose code this host has."""
+
+    async def lock_activities(self, limit: int, queues: Sequence[str] | None = None) -> list[LockedActivity]:
+        """Take up to `limit` work items of this host's queues (or of those given)."""
+
+    async def load(self, lease: Lease) -> list[AnyEvent]:
+        """The whole history of a locked instance."""
+
+    async def commit(self, commits: Sequence[Committing]) -> list[CommitOutcome]:
+        """Apply episodes, each whole or not at all."""
+
+    async def rewrite(self, committing: Committing) -> CommitOutcome:
+        """`commit` for a replaced history of an ended instance (rewind)."""
+
+    async def park(self, leases: Sequence[Lease], condition: Condition) -> None:
+        """Hold instances: keep their messages, give back the lock, and offer them again only at the next `join`.
+
+        A terminate, a purge or a replacing start still acts.
+        """
+
+    async def put_back(self, leases: Sequence[Lease]) -> None:
+        """Give locks back."""
+
+    async def complete(self, results: Sequence[ActivityResult]) -> list[CompleteOutcome]:
+        """Hand in results of work items whose instance this host does not hold."""
+
+    async def put_back_activities(self, refs: Sequence[WorkRef]) -> None:
+        """Give work items back, to be run by any host."""
+
+    async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
+        """A running activity's sign of life; false: its lock is lost, or it was asked to stop."""
+
+    async def cancelled(self, refs: Sequence[WorkRef]) -> list[WorkRef]:
+        """Which of these work items nobody wants any more."""
+
+    async def fetch(self) -> list[Delivery]:
+        """Messages that came from other processes for instances that this host holds."""
+
+    async def fire_due(self, now: Ticks) -> Due:
+        """Make messages whose time has come available."""
+
+    # -- schedules -----------------------------------------------------------------------------------
+    async def put_schedule(self, schedule: StoredSchedule, *, expect: int | None) -> int | None:
+        """Write a schedule if its etag is `expect` (None: it is not there yet); its new etag, or None if it is not."""
+
+    async def get_schedules(self, due_by: Ticks | None = None) -> list[StoredSchedule]:
+        """All schedules by id, or those due."""
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        """Remove a schedule and its ticks; false if there was none."""
+
+    async def commit_tick(self, tick: TickCommit) -> CreateOutcome | None | bool:
+        """Apply a tick: False if the etag was another's, None without a request, else what became of it."""
+
+    async def ticks(self, schedule_id: str, *, after: Ticks | None = None, limit: int = 100) -> list[Tick]:
+        """Records of ticks in order of time, later than `after`."""
+
+    async def trim_ticks(self, before: Ticks) -> int:
+        """Forget records of ticks due before; how many."""
+
+    # -- dead letters and upkeep -----------------------------------------------------------------------
+    async def dead_letters(self, *, limit: int = 100, after: int = 0) -> list[StoredDeadLetter]:
+        """Dead letters by number."""
+
+    async def resend(self, numbers: Sequence[int]) -> int:
+        """Send dead letters again; how many were taken."""
+
+    async def dismiss(self, numbers: Sequence[int]) -> int:
+        """Delete dead letters; how many there were."""
+
+    async def expired(self, name: str | None, completed_before: Ticks | None, keep: int | None, limit: int) -> list[str]:
+        """Ended top-level instances (of an orchestration) that ended before, or beyond the newest `keep`."""
+
+    async def upkeep(self) -> None:
+        """Whatever the store does from time to time to stay small and fast."""
+
+    async def info(self) -> HubInfo:
+        """Figures of the hub."""
+
+    async def backup(self, target: str) -> None:
+        """A consistent copy while work goes on."""
+
+
+def queue_name(activity: str, tag: str | None) -> str:
+    """The queue of an activity's work items: workers serve names, and tags they are given."""
+    return activity if tag is None else f"{activity}\x1f{tag}"
+
+
