@@ -1,0 +1,709 @@
+"""Brings messages, code and commits together: locks instances that have work, runs their episodes, commits
+them in batches, starts their activities, and delivers results.
+
+Everything here runs on one loop.  A turn handles all sessions that have something to do and hands their
+commits to the store together; the store gathers what comes while it syncs.  What goes wrong with one
+instance is that instance's affair: it is loaded again, held, or put back, and the others go on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
+
+from holdtrue.authoring.app import App
+from holdtrue.core import events as ev
+from holdtrue.core.actions import CompleteOrchestration, Decision
+from holdtrue.core.episode import Episode, EpisodeCommit
+from holdtrue.core.errors import InvariantBroken, NonDeterminismError
+from holdtrue.core.messages import InboundMessage, WorkRef
+from holdtrue.core.projection import TERMINAL, Condition, Status
+from holdtrue.environment import Environment
+from holdtrue.stores.errors import LeaseLost, StoreError
+from holdtrue.stores.protocol import (
+    ActivityResult,
+    CommitOutcome,
+    CommitResult,
+    Committing,
+    Delivery,
+    Lease,
+    LockedActivity,
+    LockedInstance,
+    Notice,
+    TaskHubStore,
+)
+
+from .counters import Counters
+from .sessions import Session, Sessions
+from .settings import HostSettings
+
+log = logging.getLogger("holdtrue.engine")
+
+LOCK_BATCH = 128
+"""Instances asked of the store at once."""
+TURN_SESSIONS = 256
+"""Sessions handled before the loop gets its turn again."""
+SAFETY_LOOK_SECONDS = 5.0
+"""How often a host looks for work although nobody called: a lost wake-up costs at most this."""
+MISMATCH_ERROR_TYPE = "holdtrue.NonDeterminismError"
+
+
+class ActivityRunner(Protocol):
+    """What the dispatcher needs of the activity pool."""
+
+    def submit(self, items: Sequence[LockedActivity]) -> None:
+        """Run these."""
+
+    def free_slots(self) -> int:
+        """How many more it could start at once."""
+
+    def backlog(self) -> int:
+        """How many wait in it for a slot."""
+
+    def wanted_queues(self) -> Sequence[str] | None:
+        """The queues that have room; None: all of them."""
+
+    def cancel(self, refs: Iterable[WorkRef]) -> None:
+        """Nobody wants these any more."""
+
+    def cancel_scheduled(self, instance: int, ordinals: Iterable[int]) -> None:
+        """Nobody wants the activities any more that these events of that instance scheduled."""
+
+    def refs(self) -> list[WorkRef]:
+        """All work items in hand."""
+
+
+class Dispatcher:
+    """The engine of one host.
+
+    `changed` is called with the ids of instances whose status changed.  `lost` is called when the store
+    says that this host was taken for dead.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        store: TaskHubStore,
+        environment: Environment,
+        settings: HostSettings,
+        *,
+        changed: Callable[[Iterable[str]], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.app = app
+        self.store = store
+        self.environment = environment
+        self.settings = settings
+        self.counters = Counters()
+        self.sessions = Sessions()
+        self.pool: ActivityRunner | None = None
+        self._author = app.author
+        self._changed = changed
+        self._lost = lost
+        self._ready: list[Session] = []
+        self._turn_due = False
+        self._busy = 0
+        self._results: list[ActivityResult] = []
+        self._completing = False
+        self._looking = False
+        self._look_again = False
+        self._more_activities = True
+        self._more_instances = True
+        self._starts_taken = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._next_due: ev.Ticks | None = None
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def start(self, pool: ActivityRunner) -> None:
+        """Begin to work, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self.pool = pool
+        self.look()
+        self._spawn(self._fire())
+
+    async def stop(self, unfinished: Sequence[WorkRef]) -> None:
+        """Finish what is being committed, give everything else back.  `unfinished`: the pool's work items."""
+        self._stopping = True
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+        await self._complete_all()
+        leases = []
+        for session in self.sessions:
+            leases.append(session.lease)
+            self._drop(session)
+        try:
+            if unfinished:
+                await self.store.put_back_activities(list(unfinished))
+            if leases:
+                await self.store.put_back(leases)
+        except StoreError as error:
+            log.warning("could not give work back at the stop (its lease will end): %s", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a defect of Holdtrue: a task of the dispatcher failed", exc_info=task.exception())
+
+    # -- what comes in ---------------------------------------------------------------------------------
+
+    @property
+    def load(self) -> int:
+        """Instances being worked on now."""
+        return self._busy + len(self._ready)
+
+    def wants(self, name: str) -> bool:
+        """True if a start of this orchestration should be given to this host at once."""
+        return not self._stopping and self.load < self.settings.active_instances and name in self.app.orchestrators
+
+    def adopt(self, locked: LockedInstance) -> None:
+        """An instance that this host has got the lock of."""
+        session = Session(locked)
+        if self._stopping:
+            self._spawn(self._put_back([session.lease]))
+            return
+        old = self.sessions.get(locked.lease.key)
+        if old is not None:
+            self._drop(old)
+        self.sessions.add(session)
+        self._mark(session)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """A message for an instance that this host holds."""
+        session = self.sessions.get(delivery.instance)
+        if session is None:
+            self.look()  # put back meanwhile: the message is in the hub, and the instance will be locked anew
+            return
+        session.inbox.append(delivery.message)
+        if not session.busy:
+            self._mark(session)
+
+    def finished(self, item: LockedActivity, event: ev.AnyEvent | None) -> None:
+        """An activity has ended; None: nobody wants its result any more."""
+        self.counters.activities += 1
+        session = self.sessions.get(item.instance)
+        if session is not None:
+            session.local -= 1
+        if event is None:
+            return
+        if session is None or session.record.projection.execution_id != item.task.execution_id:
+            self._results.append(ActivityResult(ref=item.ref, event=event))
+            if not self._completing:
+                self._completing = True
+                self._spawn(self._complete())
+        else:
+            session.inbox.append(
+                InboundMessage(
+                    event=event,
+                    execution_id=item.task.execution_id,
+                    scheduled=item.task.scheduled,
+                    work=item.ref,
+                )
+            )
+            if not session.busy and not session.queued:
+                self._mark(session)
+        if self._more_activities and not self._looking:
+            self._look_when_hungry()
+
+    def notice(self, notice: Notice) -> None:
+        """Another process made work, or changed what somebody waits for."""
+        if notice.work:
+            self._more_activities = self._more_instances = True
+            self.look()
+        if notice.changed:
+            self._changed(notice.changed)
+
+    def _mark(self, session: Session) -> None:
+        if not session.queued:
+            session.queued = True
+            self._ready.append(session)
+        if not self._turn_due:
+            self._turn_due = True
+            assert self._loop is not None
+            self._loop.call_soon(self._turn)
+
+    # -- episodes --------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        ready = self._ready
+        if len(ready) > TURN_SESSIONS:
+            self._ready = ready[TURN_SESSIONS:]
+            ready = ready[:TURN_SESSIONS]
+        else:
+            self._ready = []
+        batch: list[Committing] = []
+        sessions: list[Session] = []
+        environment = self.environment
+        clock = environment.monotonic()
+        now = environment.now()
+        assert self.pool is not None
+        room = self.pool.free_slots() + self.settings.activity_backlog - self.pool.backlog()
+        starts = max(0, self.settings.active_instances - self.load)
+        for session in ready:
+            session.queued = False
+            if session.busy or (not session.inbox and not session.wake):
+                continue
+            session.touched = clock
+            self.sessions.touch(session)
+            if session.needs_history or (session.inbox and type(session.inbox[0].event) is ev.ExecutionRewound):
+                self._hold_busy(session)
+                self._spawn(self._load(session))
+                continue
+            committing = self._episode(session, now, room, starts)
+            after = environment.monotonic()
+            if after - clock > self.settings.slow_step_seconds:
+                self.counters.slow_steps += 1
+                log.warning(
+                    "a step of orchestration %r (instance %r) took %.1f s and blocked everything else: "
+                    "move blocking work into an activity",
+                    session.record.projection.name,
+                    session.instance_id,
+                    after - clock,
+                )
+            clock = after
+            if committing is None:
+                continue
+            room -= committing.take_activities
+            starts -= committing.take_starts
+            batch.append(committing)
+            sessions.append(session)
+        if self._ready and not self._turn_due:
+            self._turn_due = True
+            assert self._loop is not None
+            self._loop.call_soon(self._turn)
+        if batch:
+            self._spawn(self._commit(batch, sessions))
+
+    def _hold_busy(self, session: Session) -> None:
+        session.busy = True
+        self._busy += 1
+
+    def _free(self, session: Session) -> None:
+        session.busy = False
+        self._busy -= 1
+
+    def _episode(self, session: Session, now: ev.Ticks, room: int, starts: int) -> Committing | None:
+        self.counters.episodes += 1
+        try:
+            if session.run is None:
+                session.begin(self._author)
+            commit = session.episode(self._author, now, self.environment.new_id)
+        except NonDeterminismError as error:
+            failing = self._mismatch(session, error, now)
+            if failing is None:
+                return None
+            commit = failing
+        except InvariantBroken as error:
+            log.error("a defect of Holdtrue: %s", error)
+            self._park(session, str(error))
+            return None
+        except Exception as error:
+            log.exception("a defect of Holdtrue: the episode of instance %r failed", session.instance_id)
+            self._park(session, f"{type(error).__name__}: {error}")
+            return None
+        self._hold_busy(session)
+        for dropped in commit.dropped:
+            self.counters.dropped[dropped.reason] += 1
+            log.debug("instance %r: dropped %s: %s", commit.instance_id, type(dropped.event).__name__, dropped.reason)
+        if commit.activities or commit.starts:
+            return Committing(
+                lease=session.lease,
+                commit=commit,
+                keep=True,
+                take_activities=self._activities_to_take(commit, room),
+                take_starts=self._starts_to_take(commit, starts),
+            )
+        return Committing(lease=session.lease, commit=commit, keep=commit.projection.status not in TERMINAL)
+
+    def _activities_to_take(self, commit: EpisodeCommit, room: int) -> int:
+        take = 0
+        known, tags = self.app.activities, self.settings.tags
+        for task in commit.activities:
+            if take >= room or task.name not in known:
+                break
+            tag = task.options.tag if task.options is not None else None
+            if tag is not None and tag not in tags:
+                break
+            take += 1
+        return take
+
+    def _starts_to_take(self, commit: EpisodeCommit, starts: int) -> int:
+        take = 0
+        for start in commit.starts:
+            if take >= starts or start.started.name not in self.app.orchestrators:
+                break
+            take += 1
+        return take
+
+    def _mismatch(self, session: Session, error: NonDeterminismError, now: ev.Ticks) -> EpisodeCommit | None:
+        definition = self.app.orchestrators.get(session.record.projection.name)
+        messages = session.taken or session.inbox
+        ending = any(type(message.event) is ev.ExecutionTerminated for message in messages)
+        if not ending and (definition is None or definition.on_mismatch == "hold"):
+            self._park(session, str(error))
+            return None
+        # The code cannot be run: the end is decided without it.
+        state = session.state
+        assert state is not None
+        if session.run is not None:
+            session.close()
+        making = Episode(state, messages, now=now, new_id=self.environment.new_id)
+        session.taken, session.inbox = messages, []
+        reason = next((m.event.input for m in messages if isinstance(m.event, ev.ExecutionTerminated)), None)
+        task_id = max(state.open, default=-1) + 1
+        if ending:
+            end = CompleteOrchestration(id=task_id, status=Status.TERMINATED, result=reason)
+        else:
+            failure = ev.FailureDetails(message=str(error), error_type=MISMATCH_ERROR_TYPE)
+            end = CompleteOrchestration(id=task_id, status=Status.FAILED, failure=failure)
+        making.decide(Decision(actions=[end], fed=len(making.feed)))
+        return making.commit()
+
+    def _park(self, session: Session, reason: str) -> None:
+        self.counters.held += 1
+        log.warning("held: %s", reason)
+        self._drop(session)
+        condition = Condition(kind="held", reason=reason, since=self.environment.now())
+        self._spawn(self._parked(session, condition))
+
+    async def _parked(self, session: Session, condition: Condition) -> None:
+        local = [m for m in session.taken + session.inbox if m.work is not None]
+        await self._until_done(lambda: self.store.park([session.lease], condition))
+        self._hand_in(local)
+        self._changed((session.instance_id,))
+
+    async def _load(self, session: Session) -> None:
+        try:
+            history = await self.store.load(session.lease)
+        except StoreError as error:
+            log.warning("instance %r could not be loaded, it will be tried again: %s", session.instance_id, error)
+            self._free(session)
+            await self._discard([session])
+            return
+        self._free(session)
+        if self.sessions.get(session.lease.key) is not session:
+            return
+        self.counters.replays += 1
+        rewound = session.inbox and type(session.inbox[0].event) is ev.ExecutionRewound
+        try:
+            if rewound:
+                await self._rewind(session, history)
+                return
+            session.replay(self._author, history)
+        except NonDeterminismError as error:
+            commit = self._mismatch(session, error, self.environment.now())
+            if commit is not None:
+                self._hold_busy(session)
+                await self._commit([Committing(lease=session.lease, commit=commit, keep=False)], [session])
+            return
+        except Exception as error:
+            log.exception("the history of instance %r cannot be replayed", session.instance_id)
+            self._park(session, f"its history cannot be replayed: {type(error).__name__}: {error}")
+            return
+        self._mark(session)
+
+    async def _rewind(self, session: Session, history: list[ev.AnyEvent]) -> None:
+        raise NotImplementedError
+
+    # -- commits ---------------------------------------------------------------------------------------
+
+    async def _commit(self, batch: list[Committing], sessions: list[Session]) -> None:
+        try:
+            outcomes = await self.store.commit(batch)
+        except LeaseLost:
+            self.counters.lease_lost += len(batch)
+            for session in sessions:
+                self._free(session)
+                self._drop(session)
+            self._lost()
+            return
+        except StoreError as error:
+            self.counters.redone += len(batch)
+            log.warning("%d episodes could not be committed, they will be done again: %s", len(batch), error)
+            for session in sessions:
+                self._free(session)
+            await self._discard(sessions)
+            return
+        assert self.pool is not None
+        changed: list[str] = []
+        submit: list[LockedActivity] = []
+        for committing, session, outcome in zip(batch, sessions, outcomes, strict=True):
+            self._free(session)
+            commit = committing.commit
+            if outcome.result is not CommitResult.COMMITTED:
+                self._not_committed(session, outcome)
+                continue
+            session.committed(commit)
+            self.sessions.grow(session, session.record.length * 150)
+            if commit.messages:
+                self._note_due(commit)
+            if commit.cancelled and session.local:
+                # Their rows are gone; those that run here are told directly.
+                self.pool.cancel_scheduled(session.lease.key, commit.cancelled)
+            if commit.projection.status in TERMINAL:
+                self.counters.ended += 1
+                self._drop(session)
+                self._hand_in([m for m in session.inbox if m.work is not None])
+                changed.append(commit.instance_id)
+            else:
+                if outcome.activities:
+                    session.local += len(outcome.activities)
+                    submit += outcome.activities
+                if len(commit.activities) > len(outcome.activities):
+                    self._more_activities = True
+                if commit.status_changed or commit.custom_status_changed:
+                    changed.append(commit.instance_id)
+                if (session.inbox or session.wake) and not session.queued:
+                    self._mark(session)
+            for taken in outcome.taken:
+                self.adopt(taken)
+            for delivery in outcome.deliveries:
+                self.deliver(delivery)
+            if len(commit.starts) > len(outcome.taken):
+                self._more_instances = True
+                self.look()
+            for letter in outcome.dead:
+                log.warning("dead letter for instance %r: %s", letter.instance_id, letter.reason)
+        if submit:
+            self.pool.submit(submit)
+        if changed:
+            self._changed(changed)
+        if self._more_instances or self._more_activities:
+            self._look_when_hungry()
+        settings = self.settings
+        if len(self.sessions) > settings.live_instances or self.sessions.bytes > settings.live_bytes:
+            await self._give_back(self.sessions.surplus(settings.live_instances, settings.live_bytes))
+
+    def _not_committed(self, session: Session, outcome: CommitOutcome) -> None:
+        local = [m for m in session.taken + session.inbox if m.work is not None]
+        if outcome.result is CommitResult.STALE:
+            self.counters.stale += 1
+            log.info("instance %r: another commit came in between, it is loaded again", session.instance_id)
+            self._spawn(self._discard([session]))
+            return
+        self.counters.lease_lost += 1
+        log.info("instance %r: its lock was lost, another host has it", session.instance_id)
+        self._drop(session)
+        self._hand_in(local)
+
+    def _hand_in(self, messages: Iterable[InboundMessage]) -> None:
+        """Results whose session is gone go to the hub, which knows whether anybody still wants them."""
+        for message in messages:
+            if message.work is not None:
+                self._results.append(ActivityResult(ref=message.work, event=message.event))  # type: ignore[arg-type]
+        if self._results and not self._completing:
+            self._completing = True
+            self._spawn(self._complete())
+
+    async def _complete(self) -> None:
+        try:
+            await self._complete_all()
+        finally:
+            self._completing = False
+
+    async def _complete_all(self) -> None:
+        delay = 0.05
+        while self._results:
+            results, self._results = self._results, []
+            try:
+                outcomes = await self.store.complete(results)
+            except LeaseLost:
+                self._lost()
+                return
+            except StoreError as error:
+                log.warning("%d results could not be handed in, trying again: %s", len(results), error)
+                self._results = results + self._results
+                if self._stopping:
+                    return
+                await self.environment.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                continue
+            for outcome in outcomes:
+                if outcome.delivery is not None:
+                    self.deliver(outcome.delivery)
+
+    async def _discard(self, sessions: Sequence[Session]) -> None:
+        """Forget what is in memory of these and let them be locked anew: whatever was committed stands."""
+        local: list[InboundMessage] = []
+        for session in sessions:
+            self._drop(session)
+            local += [m for m in session.taken + session.inbox if m.work is not None]
+        self._hand_in(local)
+        await self._put_back([session.lease for session in sessions])
+        self._more_instances = True
+        self.look()
+
+    async def _put_back(self, leases: Sequence[Lease]) -> None:
+        await self._until_done(lambda: self.store.put_back(leases))
+
+    async def _until_done(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        delay = 0.05
+        while True:
+            try:
+                await call()
+                return
+            except LeaseLost:
+                self._lost()
+                return
+            except StoreError as error:
+                if self._stopping:
+                    return
+                log.warning("the hub does not take work now, trying again: %s", error)
+                await self.environment.sleep(delay)
+                delay = min(delay * 2, 5.0)
+
+    def forget(self) -> None:
+        """Forget everything in hand: this host has lost its lease, and others go on with it."""
+        for session in self.sessions:
+            self._drop(session)
+        self._results.clear()
+        if self.pool is not None:
+            self.pool.cancel(self.pool.refs())
+
+    def _drop(self, session: Session) -> None:
+        self.sessions.remove(session)
+        session.close()
+
+    async def _give_back(self, sessions: Sequence[Session]) -> None:
+        if sessions:
+            for session in sessions:
+                self._drop(session)
+            await self._put_back([session.lease for session in sessions])
+
+    # -- looking for work ------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Ask the hub for work soon."""
+        if self._stopping:
+            return
+        if self._looking:
+            self._look_again = True
+            return
+        self._looking = True
+        self._spawn(self._look())
+
+    def _look_when_hungry(self) -> None:
+        assert self.pool is not None
+        hungry = (self._more_instances and self.load < self.settings.active_instances // 2) or (
+            self._more_activities and self.pool.backlog() < self.settings.activity_backlog // 4
+        )
+        if hungry:
+            self.look()
+
+    async def _look(self) -> None:
+        try:
+            while not self._stopping:
+                self._look_again = False
+                for delivery in await self.store.fetch():
+                    self.deliver(delivery)
+                await self._look_for_instances()
+                await self._look_for_activities()
+                if not self._look_again:
+                    break
+        except LeaseLost:
+            self._lost()
+        except StoreError as error:
+            log.warning("could not look for work, trying again: %s", error)
+            if not self._stopping:
+                self.environment.call_later(1.0, self.look)
+        finally:
+            self._looking = False
+
+    async def _look_for_instances(self) -> None:
+        room = self.settings.active_instances - self.load
+        if room <= 0:
+            self._more_instances = True
+            return
+        wanted = min(LOCK_BATCH, room)
+        locked = await self.store.lock(wanted)
+        self._more_instances = len(locked) >= wanted
+        for instance in locked:
+            self.adopt(instance)
+
+    async def _look_for_activities(self) -> None:
+        assert self.pool is not None
+        room = self.pool.free_slots() + self.settings.activity_backlog // 2 - self.pool.backlog()
+        if room <= 0:
+            self._more_activities = True
+            return
+        items = await self.store.lock_activities(room, self.pool.wanted_queues())
+        self._more_activities = len(items) >= room
+        for item in items:
+            session = self.sessions.get(item.instance)
+            if session is not None:
+                session.local += 1
+        if items:
+            self.pool.submit(items)
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def _note_due(self, commit: EpisodeCommit) -> None:
+        for message in commit.messages:
+            if message.due is not None:
+                self.note_due(message.due)
+
+    def note_due(self, due: ev.Ticks) -> None:
+        """Something becomes due then."""
+        if self._next_due is None or due < self._next_due:
+            self._next_due = due
+            self._set_due_timer()
+
+    def _set_due_timer(self) -> None:
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        if self._next_due is None or self._stopping:
+            return
+        seconds = max(0.0, (self._next_due - self.environment.now()) / ev.TICKS_PER_SECOND)
+        # Far times are looked at again: a clock that is set meanwhile must not make them late.
+        self._due_timer = self.environment.call_later(min(seconds + 0.0005, 60.0), self._due)
+
+    def _due(self) -> None:
+        self._due_timer = None
+        if not self._stopping:
+            self._spawn(self._fire())
+
+    async def _fire(self) -> None:
+        try:
+            due = await self.store.fire_due(self.environment.now())
+        except LeaseLost:
+            self._lost()
+            return
+        except StoreError as error:
+            log.warning("timers could not be fired, trying again: %s", error)
+            self.environment.call_later(1.0, self._due)
+            return
+        self._next_due = due.next_due
+        for delivery in due.deliveries:
+            self.deliver(delivery)
+        if due.ready:
+            self._more_instances = True
+            self.look()
+        self._set_due_timer()
+
+    async def tick(self) -> None:
+        """Once in a while: put back what rests, look although nobody called."""
+        moment = self.environment.monotonic() - self.settings.idle_seconds
+        await self._give_back(self.sessions.idle_since(moment))
+        self._more_instances = self._more_activities = True
+        self.look()
+        if self._due_timer is None:
+            self._due()
+        assert self.pool is not None
+        refs = self.pool.refs()
+        if refs:
+            try:
+                self.pool.cancel(await self.store.cancelled(refs))
+            except StoreError as error:
+                log.warning("could not ask which activities are still wanted: %s", error)

@@ -1,0 +1,198 @@
+"""The live instances of a host: what it holds under lock, and the coroutine of each, least recently used first.
+
+A session turns messages into episodes with the real core; it does no I/O.  Whatever goes wrong with its
+commit, it is thrown away and the instance is loaded again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from holdtrue.core import dialect as dialects
+from holdtrue.core import events as ev
+from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState
+from holdtrue.core.errors import NonDeterminismError
+from holdtrue.core.messages import InboundMessage
+from holdtrue.core.projection import Status
+from holdtrue.core.replay import Author, Run
+from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance
+
+
+class Session:
+    """One instance in hand.
+
+    `inbox` gathers messages for its next episode, `busy` is true while a commit or a load of it is under
+    way, `local` counts its activities that run in this host.
+    """
+
+    __slots__ = ("busy", "inbox", "lease", "local", "queued", "record", "run", "size", "state", "taken", "touched", "wake")
+
+    def __init__(self, locked: LockedInstance) -> None:
+        self.lease: Lease = locked.lease
+        self.record: InstanceRecord = locked.record
+        self.inbox: list[InboundMessage] = locked.messages
+        self.wake = not locked.messages
+        self.state: ExecutionState | None = None
+        self.run: Run | None = None
+        self.size = locked.record.size
+        self.busy = False
+        self.queued = False
+        self.local = 0
+        self.touched = 0.0
+        self.taken: list[InboundMessage] = []
+
+    @property
+    def instance_id(self) -> str:
+        """The instance's id."""
+        return self.record.projection.instance_id
+
+    @property
+    def needs_history(self) -> bool:
+        """True where the history must be read and replayed before the next episode."""
+        return self.run is None and self.record.length > 0
+
+    def begin(self, author: Author) -> None:
+        """Ready for the first episode of an execution without history."""
+        record = self.record
+        self.state = ExecutionState(
+            projection=record.projection,
+            dialect=record.dialect,
+            start_id=record.start_id,
+            deadline=record.deadline,
+            condition=record.condition,
+        )
+        self.run = Run(author, dialects.DIALECTS[record.dialect])
+
+    def replay(self, author: Author, history: list[ev.AnyEvent]) -> None:
+        """Make the live run from the history.  Raises NonDeterminismError where the code does not fit it."""
+        record = self.record
+        self.state = ExecutionState(
+            projection=record.projection,
+            dialect=record.dialect,
+            start_id=record.start_id,
+            deadline=record.deadline,
+            condition=record.condition,
+        )
+        self.state.extend(history, project_too=False)
+        run = Run(author, dialects.DIALECTS[record.dialect])
+        try:
+            run.replay(history, unfinished=not_begun(history))
+        except NonDeterminismError:
+            run.close()
+            raise
+        self.run = run
+
+    def episode(self, author: Author, now: ev.Ticks, new_id: Callable[[], str]) -> EpisodeCommit:
+        """One episode of what is in the inbox; the messages go to `taken` until the commit is known.
+
+        Raises NonDeterminismError where the code does not fit the history.
+        """
+        state, run = self.state, self.run
+        assert state is not None and run is not None
+        self.taken, self.inbox = self.inbox, []
+        making = Episode(state, self.taken, now=now, new_id=new_id)
+        if self.wake:
+            self.wake = False
+            if state.projection.status is not Status.PENDING:
+                making.wake()
+        while making.feed:
+            decision = run.step(making.feed)
+            if not making.decide(decision):
+                break
+            run.close()
+            run = self.run = Run(author, run.dialect)
+        commit = making.commit()
+        self.state = making.state
+        if commit.wake:
+            self.run = None
+        return commit
+
+    def committed(self, commit: EpisodeCommit) -> None:
+        """The episode is durable: the live run is confirmed."""
+        self.taken = []
+        record = self.record
+        record.projection = commit.projection
+        record.condition = None
+        if commit.events:
+            record.length = commit.first + len(commit.events)
+            if self.run is not None:
+                self.run.history_size = record.length
+        if commit.wake:
+            self.wake = True
+
+    def close(self) -> None:
+        """Drop the code; its `finally` blocks run without effect."""
+        if self.run is not None:
+            self.run.close()
+            self.run = None
+
+
+def not_begun(history: list[ev.AnyEvent]) -> bool:
+    """True for an execution that continued as new and whose code has not been run in a committed episode."""
+    ends = sum(1 for event in history if type(event) is ev.OrchestratorCompleted)
+    if ends != 1 or type(history[-1]) is not ev.OrchestratorCompleted:
+        return False
+    return any(type(event) is ev.ExecutionStarted and event.generation > 0 for event in history)
+
+
+class Sessions:
+    """All sessions of a host by the store's key, least recently used first."""
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[int, Session] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_key.values()))
+
+    def get(self, key: int) -> Session | None:
+        """The session of that instance, if this host holds it."""
+        return self._by_key.get(key)
+
+    def add(self, session: Session) -> None:
+        """Hold one more."""
+        self._by_key[session.lease.key] = session
+        self.bytes += session.size
+
+    def touch(self, session: Session) -> None:
+        """It was used just now."""
+        self._by_key.move_to_end(session.lease.key)
+
+    def grow(self, session: Session, size: int) -> None:
+        """Its history has now this many bytes."""
+        self.bytes += size - session.size
+        session.size = size
+
+    def remove(self, session: Session) -> None:
+        """Hold it no more."""
+        if self._by_key.get(session.lease.key) is session:
+            del self._by_key[session.lease.key]
+            self.bytes -= session.size
+
+    def surplus(self, count: int, size: int) -> list[Session]:
+        """The least recently used ones beyond these bounds that rest (nothing in hand for them)."""
+        excess = len(self._by_key) - count
+        if excess <= 0 and self.bytes <= size:
+            return []
+        chosen: list[Session] = []
+        over = self.bytes - size
+        for session in self._by_key.values():
+            if excess <= 0 and over <= 0:
+                break
+            if not (session.busy or session.queued or session.inbox or session.local):
+                chosen.append(session)
+                excess -= 1
+                over -= session.size
+        return chosen
+
+    def idle_since(self, moment: float) -> list[Session]:
+        """Those that rest and were last used before."""
+        chosen: list[Session] = []
+        for session in self._by_key.values():
+            if session.touched >= moment:
+                break
+            if not (session.busy or session.queued or session.inbox or session.local):
+                chosen.append(session)
+        return chosen

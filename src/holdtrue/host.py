@@ -1,0 +1,245 @@
+"""What users run: a host, which is an engine and a client on one task hub, in the caller's own event loop.
+
+`async with Host(app, "hub.db") as host:` works in a script, a test or a web app's lifespan; `run(app, ...)`
+is a process of its own that drains at SIGTERM.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from holdtrue.authoring.app import App
+from holdtrue.client.changes import Changes
+from holdtrue.client.client import Client
+from holdtrue.client.schedules import Schedules
+from holdtrue.engine.activities import ActivityPool, PoolSettings
+from holdtrue.engine.dispatcher import SAFETY_LOOK_SECONDS, Dispatcher
+from holdtrue.engine.retention import RetentionPolicy, RetentionService
+from holdtrue.engine.schedules.service import ScheduleService
+from holdtrue.engine.settings import HostSettings
+from holdtrue.environment import REAL, Environment
+from holdtrue.stores.errors import LeaseLost, StoreError
+from holdtrue.stores.locate import open_store
+from holdtrue.stores.protocol import Delivery, LockedInstance, Notice, TaskHubStore
+
+log = logging.getLogger("holdtrue.host")
+
+RENEW_SECONDS = 1.0
+"""How often a host looks for dead ones and, when it is due, prolongs its lease."""
+
+
+class Host:
+    """An engine at work on a task hub, and a client of it.
+
+    `hub` is a path, a URL (`sqlite:///…`) or a store.  Use it as an async context manager; leaving drains:
+    nothing new is begun, what runs gets `settings.drain_seconds`, the rest goes back to the hub.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        hub: str | os.PathLike[str] | TaskHubStore,
+        *,
+        settings: HostSettings | None = None,
+        retention: RetentionPolicy | None = None,
+        environment: Environment = REAL,
+    ) -> None:
+        self.app = app
+        self.settings = settings or HostSettings()
+        self.environment = environment
+        self.store: TaskHubStore = open_store(hub, environment)
+        self.changes = Changes()
+        self.client = Client(self.store, app=app, environment=environment, local=self)
+        self.dispatcher = Dispatcher(
+            app,
+            self.store,
+            environment,
+            self.settings,
+            changed=self._instances_changed,
+            lost=self._lease_lost,
+        )
+        self.pool: ActivityPool | None = None
+        self.schedules: ScheduleService | None = None
+        self._retention_policy = retention
+        self._background: list[asyncio.Task[None]] = []
+        self._rejoining: asyncio.Task[None] | None = None
+        self._closing = False
+        self.number = 0
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> "Host":
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the hub, take part in it, begin to work.  Raises StoreError where the hub cannot be opened."""
+        await self.store.open()
+        self.store.listen(self._notice)
+        await self._join()
+        settings = self.settings
+        self.pool = ActivityPool(
+            self.app,
+            self.environment,
+            settings=PoolSettings.of(settings),
+            finished=self.dispatcher.finished,
+            report=self.store.report,
+            client_factory=lambda: self.client,
+        )
+        self.dispatcher.start(self.pool)
+        if settings.schedules:
+            self.schedules = ScheduleService(self.store, self.environment, started=self._started)
+            for spec in self.app.schedules:
+                await Schedules(self.store, self.environment, self.app.converter.encode).put(spec)
+            self._background.append(asyncio.ensure_future(self.schedules.run()))
+        if settings.retention:
+            retention = RetentionService(self.store, self.environment, self._retention_policy or RetentionPolicy())
+            self._background.append(asyncio.ensure_future(retention.run()))
+        self._background.append(asyncio.ensure_future(self._keep_alive()))
+
+    async def stop(self) -> None:
+        """Drain and close; idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        for task in self._background:
+            task.cancel()
+        for task in self._background:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        unfinished = [] if self.pool is None else await self.pool.drain(self.settings.drain_seconds)
+        await self.dispatcher.stop(unfinished)
+        try:
+            await self.store.leave()
+        except StoreError as error:
+            log.warning("could not leave the hub cleanly (this host's lease will end): %s", error)
+        await self.store.close()
+        self.changes.close()
+
+    async def _join(self) -> None:
+        app, settings = self.app, self.settings
+        self.number = await self.store.join(
+            settings.name or f"host-{self.environment.pid()}", list(app.orchestrators), app.queues(settings.tags)
+        )
+
+    async def _keep_alive(self) -> None:
+        last_look = self.environment.monotonic()
+        while True:
+            await self.environment.sleep(RENEW_SECONDS)
+            try:
+                dead = await self.store.renew()
+                if dead:
+                    self.dispatcher.counters.takeovers += len(dead)
+                    log.warning("took over the work of %s, which died", ", ".join(dead))
+                    self.dispatcher.notice(Notice(work=True))
+                if self.environment.monotonic() - last_look >= SAFETY_LOOK_SECONDS:
+                    last_look = self.environment.monotonic()
+                    await self.dispatcher.tick()
+                    await self.store.upkeep()
+            except LeaseLost:
+                self._lease_lost()
+            except StoreError as error:
+                log.warning("could not renew the lease of this host, trying again: %s", error)
+
+    def _lease_lost(self) -> None:
+        if self._rejoining is None and not self._closing:
+            self._rejoining = asyncio.ensure_future(self._rejoin())
+
+    async def _rejoin(self) -> None:
+        log.warning("this host was taken for dead (it was stopped for longer than its lease); it joins again")
+        try:
+            self.dispatcher.forget()
+            while not self._closing:
+                try:
+                    await self._join()
+                    break
+                except StoreError as error:
+                    log.warning("could not join the hub again, trying again: %s", error)
+                    await self.environment.sleep(1.0)
+            self.dispatcher.look()
+        finally:
+            self._rejoining = None
+
+    # -- what the client and the store tell ---------------------------------------------------------------
+
+    def _notice(self, notice: Notice) -> None:
+        if self._closing:
+            return
+        self.dispatcher.notice(notice)
+        if notice.schedules and self.schedules is not None:
+            self.schedules.nudge()
+        if notice.work and not notice.changed:
+            self.changes.notify_all()
+
+    def _instances_changed(self, instance_ids: Iterable[str]) -> None:
+        self.changes.notify(instance_ids)
+        if self.schedules is not None:
+            self.schedules.instances_changed(instance_ids)
+
+    def _started(self, locked: LockedInstance | None) -> None:
+        if locked is not None:
+            self.dispatcher.adopt(locked)
+        else:
+            self.dispatcher.look()
+
+    def wants(self, name: str) -> bool:
+        """True if a start of this orchestration should come to this host at once."""
+        return self.dispatcher.wants(name)
+
+    def adopt(self, locked: LockedInstance) -> None:
+        """An instance whose lock this host has got."""
+        self.dispatcher.adopt(locked)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """A message for an instance that this host holds."""
+        self.dispatcher.deliver(delivery)
+
+    def nudge(self, due: int | None = None) -> None:
+        """The hub has new work, or something that is due then."""
+        if due is not None:
+            self.dispatcher.note_due(due)
+        else:
+            self.dispatcher.look()
+
+
+def run(app: App, hub: str, *, settings: HostSettings | None = None, retention: RetentionPolicy | None = None) -> None:
+    """Be a worker until SIGTERM or SIGINT, then drain; a second signal stops at once.
+
+    Uses uvloop where it is installed.  Raises StoreError where the hub cannot be opened.
+    """
+    settings = settings or HostSettings(own_process=True)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ask(number: int) -> None:
+            if stop.is_set():
+                os._exit(128 + number)
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):
+                loop.add_signal_handler(number, ask, int(number))
+        async with Host(app, hub, settings=settings, retention=retention):
+            await stop.wait()
+
+    _run_on_fast_loop(main())
+
+
+def _run_on_fast_loop(main: Any) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
