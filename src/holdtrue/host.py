@@ -52,7 +52,7 @@ class Host:
         self.app = app
         self.settings = settings or HostSettings()
         self.environment = environment
-        self.store: TaskHubStore = open_store(hub, environment)
+        self.store: TaskHubStore = open_store(hub, environment, lease_seconds=self.settings.lease_seconds)
         self.changes = Changes()
         self.client = Client(self.store, app=app, environment=environment, local=self)
         self.dispatcher = Dispatcher(
@@ -77,7 +77,9 @@ class Host:
         await self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.stop()
 
     async def start(self) -> None:
@@ -205,7 +207,7 @@ class Host:
     def nudge(self, due: int | None = None) -> None:
         """The hub has new work, or something that is due then."""
         if due is not None:
-            self.dispatcher.note_due(due)
+            self.dispatcher.due.note(due)
         else:
             self.dispatcher.look()
 

@@ -101,7 +101,9 @@ _ANSWERS: dict[type, type] = {
 }
 
 
-def state_of(record: Start, history: Iterable[ev.HistoryEvent] = (), condition: Condition | None = None) -> ExecutionState:
+def state_of(
+    record: Start, history: Iterable[ev.HistoryEvent] = (), condition: Condition | None = None
+) -> ExecutionState:
     """The state of an execution from its start record and the events of its history."""
     state = ExecutionState(
         projection=initial(record.started),
@@ -554,7 +556,9 @@ def answer(parent: ev.ParentInstance, child: Projection, now: ev.Ticks) -> Outbo
     """The message that tells a parent how its child ended."""
     event: ev.AnyEvent
     if child.status is Status.COMPLETED:
-        event = ev.SubOrchestrationInstanceCompleted(timestamp=now, task_scheduled_id=parent.task_id, result=child.output)
+        event = ev.SubOrchestrationInstanceCompleted(
+            timestamp=now, task_scheduled_id=parent.task_id, result=child.output
+        )
     else:
         failure = child.failure or ev.FailureDetails(
             message=f"sub-orchestration {child.instance_id!r} was {child.status.name.lower()}",

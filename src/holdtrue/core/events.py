@@ -21,6 +21,18 @@ import msgspec
 Ticks = int
 """100 ns since 1970-01-01 UTC."""
 
+
+def qualified_name(error_type: type) -> str:
+    """The name under which an error's class is recorded: module and qualified name.
+
+    Holdtrue's own classes go by their public name (`holdtrue.TaskFailedError`), wherever they stand.
+    """
+    module = error_type.__module__
+    if module.startswith("holdtrue."):
+        module = "holdtrue"
+    return f"{module}.{error_type.__qualname__}"
+
+
 TICKS_PER_SECOND = 10_000_000
 TICKS_PER_MICROSECOND = 10
 MAX_TICKS = 253_402_300_799 * TICKS_PER_SECOND
@@ -40,6 +52,40 @@ class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     inner_failure: "FailureDetails | None" = None
     properties: dict[str, Any] | None = None
     is_non_retriable: bool = False
+
+    def is_caused_by(self, error_type: str | type[BaseException]) -> bool:
+        """True if the failure's own type is `error_type` (inner failures are not looked at).
+
+        A class stands for itself and its subclasses that the process has loaded, a text for the name,
+        qualified or not.  Nothing is imported.  Raises TypeError for anything else.
+        """
+        if isinstance(error_type, str):
+            return _names_match(self.error_type, error_type)
+        if not (isinstance(error_type, type) and issubclass(error_type, BaseException)):
+            raise TypeError(f"is_caused_by takes an exception class or its name, not {error_type!r}")
+        seen: set[type] = set()
+        todo: list[type] = [error_type]
+        while todo:
+            candidate = todo.pop()
+            if candidate in seen:
+                continue
+            seen.add(candidate)
+            name = qualified_name(candidate)
+            if self.error_type == name or ("." not in self.error_type and self.error_type == name.rpartition(".")[2]):
+                return True
+            todo += candidate.__subclasses__()
+        return False
+
+
+def _names_match(recorded: str, asked: str) -> bool:
+    """Two qualified names must be equal; where one is bare, the last parts must be."""
+    if not recorded or not asked:
+        return False
+    if recorded == asked:
+        return True
+    if "." in recorded and "." in asked:
+        return False
+    return recorded.rpartition(".")[2] == asked.rpartition(".")[2]
 
 
 class ParentInstance(msgspec.Struct, frozen=True, omit_defaults=True):

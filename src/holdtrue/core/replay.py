@@ -11,7 +11,9 @@ the author's side passes in.
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
+
+import msgspec
 
 from . import events as ev
 from .actions import (
@@ -24,38 +26,18 @@ from .actions import (
     ScheduleTask,
     SendEvent,
 )
+from .author import Author
+from .describing import describe, describe_event
 from .dialect import Dialect
 from .errors import HoldtrueError, InvalidInput, NonDeterminismError
 from .messages import CANCEL_EVENT, DEADLINE_EVENT
 from .projection import Status
 from .retry import RetryPolicy, next_delay
-from .tasks import OrchestrationCancelledError, Task, TaskFailedError
+from .tasks import OrchestrationCancelledError, Task
 
 DEADLINE_ERROR_TYPE = "holdtrue.DeadlineExceededError"
 CANCELLED_ERROR_TYPE = "holdtrue.OrchestrationCancelledError"
 UNKNOWN = ev.FailureDetails(message="the failure was recorded without details", error_type="")
-
-
-class Author(Protocol):
-    """What the author's side lends to a run: the code, and the conversions between its values and payloads."""
-
-    def begin(self, run: "Run", started: ev.ExecutionStarted) -> Any:
-        """Call the orchestrator: a coroutine, a generator, or the result of a plain function."""
-
-    def encode(self, value: Any) -> str | None:
-        """A value as payload; raises where it cannot be."""
-
-    def decode(self, payload: str | None, expected_type: Any) -> Any:
-        """A payload as value; raises where it does not fit the type."""
-
-    def failure(self, error: BaseException) -> ev.FailureDetails:
-        """An error as failure details."""
-
-    def task_failed(self, message: str, failure: ev.FailureDetails) -> TaskFailedError:
-        """The error to raise for a failed task."""
-
-    def adopt(self, awaited: Any) -> Task[Any] | None:
-        """A task for a foreign awaitable object that this side knows how to take, else None."""
 
 
 class _Attempts(Task[Any]):
@@ -63,7 +45,9 @@ class _Attempts(Task[Any]):
 
     __slots__ = ("action", "attempt", "policy", "started")
 
-    def __init__(self, expected_type: Any, policy: RetryPolicy, action: ScheduleTask | CreateSubOrchestration, started: ev.Ticks) -> None:
+    def __init__(
+        self, expected_type: Any, policy: RetryPolicy, action: ScheduleTask | CreateSubOrchestration, started: ev.Ticks
+    ) -> None:
         super().__init__(expected_type)
         self.policy = policy
         self.action = action
@@ -334,7 +318,9 @@ class Run:
     def _deviation(self, step: str, call: str) -> NonDeterminismError:
         where = self.where()
         instance = self.started.instance_id if self.started else "?"
-        return NonDeterminismError(instance, f"{step} (event {self.history_size - 1})", call + (f" at {where}" if where else ""))
+        return NonDeterminismError(
+            instance, f"{step} (event {self.history_size - 1})", call + (f" at {where}" if where else "")
+        )
 
     def where(self) -> str | None:
         """`file:line` where the code stands now, its innermost await or yield; None when it does not run."""
@@ -506,7 +492,9 @@ class Run:
         )
         return self._track(action, expected_type, retry)
 
-    def _track(self, action: ScheduleTask | CreateSubOrchestration, expected_type: Any, retry: RetryPolicy | None) -> Task[Any]:
+    def _track(
+        self, action: ScheduleTask | CreateSubOrchestration, expected_type: Any, retry: RetryPolicy | None
+    ) -> Task[Any]:
         task: Task[Any]
         if retry is None:
             task = Task(expected_type)
@@ -526,14 +514,15 @@ class Run:
             return
         action = task.action
         if not self.dialect.reuses_ids:
-            action = _renumbered(action, self._take_id())
+            action = msgspec.structs.replace(action, id=self._take_id())
             if isinstance(action, CreateSubOrchestration) and self.started is not None:
                 default = self.dialect.child_id(self.started.instance_id, self.started.execution_id, task.action.id)
                 if action.instance_id == default:
                     fresh = self.dialect.child_id(self.started.instance_id, self.started.execution_id, action.id)
-                    action = _renamed(action, fresh)
+                    action = msgspec.structs.replace(action, instance_id=fresh)
         if isinstance(action, ScheduleTask):
-            action = _attempted(action, task.attempt)
+            options = msgspec.structs.replace(action.options or ActivityOptions(), attempt=task.attempt)
+            action = msgspec.structs.replace(action, options=options)
         task.action = action
         self._register(action, task)
 
@@ -631,63 +620,6 @@ class _Cancellation:
         run._open.pop(self.task_id, None)
         if run._pending.pop(self.task_id, None) is None:
             run._cancelled.append(self.task_id)
-
-
-def _renumbered(action: ScheduleTask | CreateSubOrchestration, task_id: int) -> ScheduleTask | CreateSubOrchestration:
-    if isinstance(action, ScheduleTask):
-        return ScheduleTask(
-            id=task_id, name=action.name, input=action.input, version=action.version, tags=action.tags, options=action.options
-        )
-    return CreateSubOrchestration(
-        id=task_id, name=action.name, instance_id=action.instance_id, input=action.input, version=action.version, tags=action.tags
-    )
-
-
-def _renamed(action: CreateSubOrchestration, instance_id: str) -> CreateSubOrchestration:
-    return CreateSubOrchestration(
-        id=action.id, name=action.name, instance_id=instance_id, input=action.input, version=action.version, tags=action.tags
-    )
-
-
-def _attempted(action: ScheduleTask, attempt: int) -> ScheduleTask:
-    old = action.options or ActivityOptions()
-    options = ActivityOptions(
-        start_to_close=old.start_to_close,
-        schedule_to_start=old.schedule_to_start,
-        heartbeat=old.heartbeat,
-        tag=old.tag,
-        attempt=attempt,
-    )
-    return ScheduleTask(
-        id=action.id, name=action.name, input=action.input, version=action.version, tags=action.tags, options=options
-    )
-
-
-def describe(action: Action) -> str:
-    """An action in a few words, for messages."""
-    match action:
-        case ScheduleTask():
-            return f"activity {action.name!r} (task {action.id})"
-        case CreateSubOrchestration():
-            return f"sub-orchestration {action.name!r} as {action.instance_id!r} (task {action.id})"
-        case CreateTimer():
-            return f"a timer (task {action.id})"
-        case SendEvent():
-            return f"event {action.name!r} to {action.instance_id!r} (task {action.id})"
-        case _:
-            return "the end"
-
-
-def describe_event(event: Any) -> str:
-    """A step of history in a few words, for messages."""
-    name = getattr(event, "name", None)
-    target = getattr(event, "instance_id", None)
-    words = type(event).__name__
-    if name is not None:
-        words += f" {name!r}"
-    if target is not None:
-        words += f" to {target!r}"
-    return words if event.event_id < 0 else f"{words} (task {event.event_id})"
 
 
 _CONFIRMS: dict[type, type] = {

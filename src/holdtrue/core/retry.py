@@ -55,9 +55,7 @@ class RetryPolicy:
         self.handler = handler
 
 
-def next_delay(
-    policy: RetryPolicy, attempt: int, failure: FailureDetails, started: Ticks, now: Ticks
-) -> Ticks | None:
+def next_delay(policy: RetryPolicy, attempt: int, failure: FailureDetails, started: Ticks, now: Ticks) -> Ticks | None:
     """Ticks to wait before the attempt after `attempt` (from 1), or None to give up.
 
     `started` is when the first attempt was asked for and `now` the orchestration's time.

@@ -5,7 +5,7 @@ their composites and nothing of histories, stores or loops.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from .errors import HoldtrueError
 from .events import FailureDetails
@@ -48,6 +48,9 @@ class Task(Generic[T]):
     """
 
     __slots__ = ("_cancelled", "_complete", "_composites", "_exception", "_on_cancel", "_result", "expected_type")
+
+    cancelled_error: ClassVar[type[TaskCancelledError]] = TaskCancelledError
+    """What a cancelled task raises; a subclass where the author's side wants one."""
 
     def __init__(self, expected_type: Any = None) -> None:
         self._complete = False
@@ -92,7 +95,7 @@ class Task(Generic[T]):
 
     def get_exception(self) -> BaseException:
         """The error it failed with; ValueError if it did not fail."""
-        if self._exception is None:
+        if self._exception is None or self._cancelled:
             raise ValueError("The task has not failed.")
         return self._exception
 
@@ -107,7 +110,7 @@ class Task(Generic[T]):
         if self._on_cancel is not None:
             self._on_cancel()
         self._cancelled = True
-        self._finish(None, TaskCancelledError("The task was cancelled."))
+        self._finish(None, self.cancelled_error("The task was cancelled."))
         return True
 
     def succeed(self, result: T) -> None:

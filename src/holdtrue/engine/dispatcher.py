@@ -8,16 +8,19 @@ instance is that instance's affair: it is loaded again, held, or put back, and t
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
 
 from holdtrue.authoring.app import App
 from holdtrue.core import events as ev
 from holdtrue.core.actions import CompleteOrchestration, Decision
 from holdtrue.core.episode import Episode, EpisodeCommit
 from holdtrue.core.errors import InvariantBroken, NonDeterminismError
-from holdtrue.core.messages import InboundMessage, WorkRef
+from holdtrue.core.messages import DEADLINE_EVENT, InboundMessage, WorkRef
 from holdtrue.core.projection import TERMINAL, Condition, Status
+from holdtrue.core.replay import DEADLINE_ERROR_TYPE
 from holdtrue.environment import Environment
 from holdtrue.stores.errors import LeaseLost, StoreError
 from holdtrue.stores.protocol import (
@@ -34,8 +37,11 @@ from holdtrue.stores.protocol import (
 )
 
 from .counters import Counters
+from .due import DueWatch
+from .handing_in import HandingIn
 from .sessions import Session, Sessions
 from .settings import HostSettings
+from .tasks import Background
 
 log = logging.getLogger("holdtrue.engine")
 
@@ -99,21 +105,16 @@ class Dispatcher:
         self.pool: ActivityRunner | None = None
         self._author = app.author
         self._changed = changed
-        self._lost = lost
+        self._background = Background(environment, lost)
+        self._handing_in = HandingIn(store, self._background, self.deliver)
+        self.due = DueWatch(store, environment, self._background, deliver=self.deliver, ready=self._ready_elsewhere)
         self._ready: list[Session] = []
         self._turn_due = False
         self._busy = 0
-        self._results: list[ActivityResult] = []
-        self._completing = False
         self._looking = False
         self._look_again = False
         self._more_activities = True
         self._more_instances = True
-        self._starts_taken = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
-        self._next_due: ev.Ticks | None = None
-        self._due_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life ------------------------------------------------------------------------------------------
@@ -123,37 +124,21 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self.pool = pool
         self.look()
-        self._spawn(self._fire())
+        self.due.look()
 
     async def stop(self, unfinished: Sequence[WorkRef]) -> None:
         """Finish what is being committed, give everything else back.  `unfinished`: the pool's work items."""
-        self._stopping = True
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
-        await self._complete_all()
+        self._background.stopping = True
+        self.due.stop()
+        await self._background.finish()
         leases = []
         for session in self.sessions:
             leases.append(session.lease)
             self._drop(session)
-        try:
-            if unfinished:
-                await self.store.put_back_activities(list(unfinished))
-            if leases:
-                await self.store.put_back(leases)
-        except StoreError as error:
-            log.warning("could not give work back at the stop (its lease will end): %s", error)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a defect of Holdtrue: a task of the dispatcher failed", exc_info=task.exception())
+        if unfinished:
+            await self._background.until_done(lambda: self.store.put_back_activities(list(unfinished)))
+        if leases:
+            await self._background.until_done(lambda: self.store.put_back(leases))
 
     # -- what comes in ---------------------------------------------------------------------------------
 
@@ -164,13 +149,17 @@ class Dispatcher:
 
     def wants(self, name: str) -> bool:
         """True if a start of this orchestration should be given to this host at once."""
-        return not self._stopping and self.load < self.settings.active_instances and name in self.app.orchestrators
+        return (
+            not self._background.stopping
+            and self.load < self.settings.active_instances
+            and name in self.app.orchestrators
+        )
 
     def adopt(self, locked: LockedInstance) -> None:
         """An instance that this host has got the lock of."""
         session = Session(locked)
-        if self._stopping:
-            self._spawn(self._put_back([session.lease]))
+        if self._background.stopping:
+            self._background.spawn(self._put_back([session.lease]))
             return
         old = self.sessions.get(locked.lease.key)
         if old is not None:
@@ -197,10 +186,7 @@ class Dispatcher:
         if event is None:
             return
         if session is None or session.record.projection.execution_id != item.task.execution_id:
-            self._results.append(ActivityResult(ref=item.ref, event=event))
-            if not self._completing:
-                self._completing = True
-                self._spawn(self._complete())
+            self._handing_in.add((ActivityResult(ref=item.ref, event=event),))
         else:
             session.inbox.append(
                 InboundMessage(
@@ -258,7 +244,7 @@ class Dispatcher:
             self.sessions.touch(session)
             if session.needs_history or (session.inbox and type(session.inbox[0].event) is ev.ExecutionRewound):
                 self._hold_busy(session)
-                self._spawn(self._load(session))
+                self._background.spawn(self._load(session))
                 continue
             committing = self._episode(session, now, room, starts)
             after = environment.monotonic()
@@ -283,7 +269,7 @@ class Dispatcher:
             assert self._loop is not None
             self._loop.call_soon(self._turn)
         if batch:
-            self._spawn(self._commit(batch, sessions))
+            self._background.spawn(self._commit(batch, sessions))
 
     def _hold_busy(self, session: Session) -> None:
         session.busy = True
@@ -349,38 +335,48 @@ class Dispatcher:
     def _mismatch(self, session: Session, error: NonDeterminismError, now: ev.Ticks) -> EpisodeCommit | None:
         definition = self.app.orchestrators.get(session.record.projection.name)
         messages = session.taken or session.inbox
-        ending = any(type(message.event) is ev.ExecutionTerminated for message in messages)
-        if not ending and (definition is None or definition.on_mismatch == "hold"):
-            self._park(session, str(error))
-            return None
-        # The code cannot be run: the end is decided without it.
+        end = self._end_without_code(session, messages)
+        if end is None:
+            if definition is None or definition.on_mismatch == "hold":
+                self._park(session, str(error))
+                return None
+            failure = ev.FailureDetails(message=str(error), error_type=MISMATCH_ERROR_TYPE)
+            end = CompleteOrchestration(id=-1, status=Status.FAILED, failure=failure)
         state = session.state
         assert state is not None
-        if session.run is not None:
-            session.close()
+        session.close()
         making = Episode(state, messages, now=now, new_id=self.environment.new_id)
         session.taken, session.inbox = messages, []
-        reason = next((m.event.input for m in messages if isinstance(m.event, ev.ExecutionTerminated)), None)
-        task_id = max(state.open, default=-1) + 1
-        if ending:
-            end = CompleteOrchestration(id=task_id, status=Status.TERMINATED, result=reason)
-        else:
-            failure = ev.FailureDetails(message=str(error), error_type=MISMATCH_ERROR_TYPE)
-            end = CompleteOrchestration(id=task_id, status=Status.FAILED, failure=failure)
-        making.decide(Decision(actions=[end], fed=len(making.feed)))
+        if making.feed:
+            end = msgspec.structs.replace(end, id=max(state.open, default=-1) + 1)
+            making.decide(Decision(actions=[end], fed=len(making.feed)))
         return making.commit()
+
+    def _end_without_code(self, session: Session, messages: Sequence[InboundMessage]) -> CompleteOrchestration | None:
+        """A terminate or a deadline ends an instance whose code does not fit, too."""
+        deadline = str(session.record.deadline)
+        for message in messages:
+            event = message.event
+            if isinstance(event, ev.ExecutionTerminated):
+                return CompleteOrchestration(id=-1, status=Status.TERMINATED, result=event.input)
+            if isinstance(event, ev.EventRaised) and event.name == DEADLINE_EVENT and event.input == deadline:
+                failure = ev.FailureDetails(
+                    message="the execution's deadline has passed", error_type=DEADLINE_ERROR_TYPE
+                )
+                return CompleteOrchestration(id=-1, status=Status.FAILED, failure=failure)
+        return None
 
     def _park(self, session: Session, reason: str) -> None:
         self.counters.held += 1
         log.warning("held: %s", reason)
         self._drop(session)
         condition = Condition(kind="held", reason=reason, since=self.environment.now())
-        self._spawn(self._parked(session, condition))
+        self._background.spawn(self._parked(session, condition))
 
     async def _parked(self, session: Session, condition: Condition) -> None:
         local = [m for m in session.taken + session.inbox if m.work is not None]
-        await self._until_done(lambda: self.store.park([session.lease], condition))
-        self._hand_in(local)
+        await self._background.until_done(lambda: self.store.park([session.lease], condition))
+        self._handing_in.add_messages(local)
         self._changed((session.instance_id,))
 
     async def _load(self, session: Session) -> None:
@@ -426,7 +422,7 @@ class Dispatcher:
             for session in sessions:
                 self._free(session)
                 self._drop(session)
-            self._lost()
+            self._background.lost()
             return
         except StoreError as error:
             self.counters.redone += len(batch)
@@ -454,7 +450,7 @@ class Dispatcher:
             if commit.projection.status in TERMINAL:
                 self.counters.ended += 1
                 self._drop(session)
-                self._hand_in([m for m in session.inbox if m.work is not None])
+                self._handing_in.add_messages([m for m in session.inbox if m.work is not None])
                 changed.append(commit.instance_id)
             else:
                 if outcome.activities:
@@ -490,48 +486,12 @@ class Dispatcher:
         if outcome.result is CommitResult.STALE:
             self.counters.stale += 1
             log.info("instance %r: another commit came in between, it is loaded again", session.instance_id)
-            self._spawn(self._discard([session]))
+            self._background.spawn(self._discard([session]))
             return
         self.counters.lease_lost += 1
         log.info("instance %r: its lock was lost, another host has it", session.instance_id)
         self._drop(session)
-        self._hand_in(local)
-
-    def _hand_in(self, messages: Iterable[InboundMessage]) -> None:
-        """Results whose session is gone go to the hub, which knows whether anybody still wants them."""
-        for message in messages:
-            if message.work is not None:
-                self._results.append(ActivityResult(ref=message.work, event=message.event))  # type: ignore[arg-type]
-        if self._results and not self._completing:
-            self._completing = True
-            self._spawn(self._complete())
-
-    async def _complete(self) -> None:
-        try:
-            await self._complete_all()
-        finally:
-            self._completing = False
-
-    async def _complete_all(self) -> None:
-        delay = 0.05
-        while self._results:
-            results, self._results = self._results, []
-            try:
-                outcomes = await self.store.complete(results)
-            except LeaseLost:
-                self._lost()
-                return
-            except StoreError as error:
-                log.warning("%d results could not be handed in, trying again: %s", len(results), error)
-                self._results = results + self._results
-                if self._stopping:
-                    return
-                await self.environment.sleep(delay)
-                delay = min(delay * 2, 5.0)
-                continue
-            for outcome in outcomes:
-                if outcome.delivery is not None:
-                    self.deliver(outcome.delivery)
+        self._handing_in.add_messages(local)
 
     async def _discard(self, sessions: Sequence[Session]) -> None:
         """Forget what is in memory of these and let them be locked anew: whatever was committed stands."""
@@ -539,35 +499,19 @@ class Dispatcher:
         for session in sessions:
             self._drop(session)
             local += [m for m in session.taken + session.inbox if m.work is not None]
-        self._hand_in(local)
+        self._handing_in.add_messages(local)
         await self._put_back([session.lease for session in sessions])
         self._more_instances = True
         self.look()
 
     async def _put_back(self, leases: Sequence[Lease]) -> None:
-        await self._until_done(lambda: self.store.put_back(leases))
-
-    async def _until_done(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        delay = 0.05
-        while True:
-            try:
-                await call()
-                return
-            except LeaseLost:
-                self._lost()
-                return
-            except StoreError as error:
-                if self._stopping:
-                    return
-                log.warning("the hub does not take work now, trying again: %s", error)
-                await self.environment.sleep(delay)
-                delay = min(delay * 2, 5.0)
+        await self._background.until_done(lambda: self.store.put_back(leases))
 
     def forget(self) -> None:
         """Forget everything in hand: this host has lost its lease, and others go on with it."""
         for session in self.sessions:
             self._drop(session)
-        self._results.clear()
+        self._handing_in.forget()
         if self.pool is not None:
             self.pool.cancel(self.pool.refs())
 
@@ -585,13 +529,13 @@ class Dispatcher:
 
     def look(self) -> None:
         """Ask the hub for work soon."""
-        if self._stopping:
+        if self._background.stopping:
             return
         if self._looking:
             self._look_again = True
             return
         self._looking = True
-        self._spawn(self._look())
+        self._background.spawn(self._look())
 
     def _look_when_hungry(self) -> None:
         assert self.pool is not None
@@ -603,7 +547,7 @@ class Dispatcher:
 
     async def _look(self) -> None:
         try:
-            while not self._stopping:
+            while not self._background.stopping:
                 self._look_again = False
                 for delivery in await self.store.fetch():
                     self.deliver(delivery)
@@ -612,10 +556,10 @@ class Dispatcher:
                 if not self._look_again:
                     break
         except LeaseLost:
-            self._lost()
+            self._background.lost()
         except StoreError as error:
             log.warning("could not look for work, trying again: %s", error)
-            if not self._stopping:
+            if not self._background.stopping:
                 self.environment.call_later(1.0, self.look)
         finally:
             self._looking = False
@@ -646,51 +590,14 @@ class Dispatcher:
         if items:
             self.pool.submit(items)
 
-    # -- time ------------------------------------------------------------------------------------------
+    def _ready_elsewhere(self) -> None:
+        self._more_instances = True
+        self.look()
 
     def _note_due(self, commit: EpisodeCommit) -> None:
         for message in commit.messages:
             if message.due is not None:
-                self.note_due(message.due)
-
-    def note_due(self, due: ev.Ticks) -> None:
-        """Something becomes due then."""
-        if self._next_due is None or due < self._next_due:
-            self._next_due = due
-            self._set_due_timer()
-
-    def _set_due_timer(self) -> None:
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-            self._due_timer = None
-        if self._next_due is None or self._stopping:
-            return
-        seconds = max(0.0, (self._next_due - self.environment.now()) / ev.TICKS_PER_SECOND)
-        # Far times are looked at again: a clock that is set meanwhile must not make them late.
-        self._due_timer = self.environment.call_later(min(seconds + 0.0005, 60.0), self._due)
-
-    def _due(self) -> None:
-        self._due_timer = None
-        if not self._stopping:
-            self._spawn(self._fire())
-
-    async def _fire(self) -> None:
-        try:
-            due = await self.store.fire_due(self.environment.now())
-        except LeaseLost:
-            self._lost()
-            return
-        except StoreError as error:
-            log.warning("timers could not be fired, trying again: %s", error)
-            self.environment.call_later(1.0, self._due)
-            return
-        self._next_due = due.next_due
-        for delivery in due.deliveries:
-            self.deliver(delivery)
-        if due.ready:
-            self._more_instances = True
-            self.look()
-        self._set_due_timer()
+                self.due.note(message.due)
 
     async def tick(self) -> None:
         """Once in a while: put back what rests, look although nobody called."""
@@ -698,8 +605,7 @@ class Dispatcher:
         await self._give_back(self.sessions.idle_since(moment))
         self._more_instances = self._more_activities = True
         self.look()
-        if self._due_timer is None:
-            self._due()
+        self.due.look()
         assert self.pool is not None
         refs = self.pool.refs()
         if refs:

@@ -13,7 +13,8 @@ from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState
 from holdtrue.core.errors import NonDeterminismError
 from holdtrue.core.messages import InboundMessage
 from holdtrue.core.projection import Status
-from holdtrue.core.replay import Author, Run
+from holdtrue.core.author import Author
+from holdtrue.core.replay import Run
 from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance
 
 
@@ -24,7 +25,20 @@ class Session:
     way, `local` counts its activities that run in this host.
     """
 
-    __slots__ = ("busy", "inbox", "lease", "local", "queued", "record", "run", "size", "state", "taken", "touched", "wake")
+    __slots__ = (
+        "busy",
+        "inbox",
+        "lease",
+        "local",
+        "queued",
+        "record",
+        "run",
+        "size",
+        "state",
+        "taken",
+        "touched",
+        "wake",
+    )
 
     def __init__(self, locked: LockedInstance) -> None:
         self.lease: Lease = locked.lease

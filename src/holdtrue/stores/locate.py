@@ -9,7 +9,9 @@ from holdtrue.environment import REAL, Environment
 from .protocol import TaskHubStore
 
 
-def open_store(hub: str | os.PathLike[str] | TaskHubStore, environment: Environment = REAL) -> TaskHubStore:
+def open_store(
+    hub: str | os.PathLike[str] | TaskHubStore, environment: Environment = REAL, *, lease_seconds: float = 120.0
+) -> TaskHubStore:
     """The store for a path, a `sqlite:///path` URL, or a store itself; it is not opened yet.
 
     Raises InvalidInput for a URL of a kind that there is no store for.
@@ -28,4 +30,4 @@ def open_store(hub: str | os.PathLike[str] | TaskHubStore, environment: Environm
             raise InvalidInput(f"the hub's URL {os.fspath(hub)!r} names no file: give 'sqlite:///path'")
     from .sqlite import SqliteStore
 
-    return SqliteStore(text, environment=environment)
+    return SqliteStore(text, environment=environment, lease_seconds=lease_seconds)

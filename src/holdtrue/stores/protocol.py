@@ -102,7 +102,11 @@ class CreateResult(StrEnum):
 
 
 class CreateOutcome(msgspec.Struct, kw_only=True):
-    """What became of a start; for REFUSED `status` and `condition` tell what stands there."""
+    """What became of a start; for REFUSED `status` and `condition` tell what stands there.
+
+    `execution_id` is the new one's, for REFUSED that of the instance that stands there.  For REPLACED
+    `status` tells what was replaced.
+    """
 
     result: CreateResult
     instance_id: str
@@ -254,12 +258,18 @@ class StoredSchedule(msgspec.Struct, kw_only=True):
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of one tick of a schedule: what was decided, seeing which status, and what it started."""
+    """The record of one tick of a schedule: what was decided, seeing which status, and what it started.
+
+    `decision` is `started`, `replaced`, `skipped`, `queued`, `held` or `missed`.  `due` is unique within a
+    schedule.  `count` is over 1 for a record that stands for that many missed ticks, the last one at `due`.
+    `status` is the name of the `Status` that was seen (`RUNNING`), None where there was no instance.
+    """
 
     schedule_id: str
     due: Ticks
     decided_at: Ticks
     decision: str
+    count: int = 1
     instance_id: str | None = None
     execution_id: str | None = None
     status: str | None = None
@@ -267,11 +277,15 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TickCommit(msgspec.Struct, kw_only=True):
-    """One decision of a schedule, applied whole: its new state, its record, and the start it makes.
+    """One decision of a schedule, applied whole: its new state, its records, and the start it makes.
 
-    `request` is judged in the same transaction; its outcome completes the record (`decision` becomes
-    `skipped` or `held` where the start is refused).  Applied only if the schedule still has `etag`.
-    `state_if_refused` takes the place of `state` then (a queued run, say).
+    Applied only if the schedule still has `etag`; the schedule then has `etag + 1`.  `request` is judged
+    in the same transaction, and `completed_tick` gives the record to keep.  The start is also REFUSED
+    while the instance `guard` is there and has not ended; the outcome then tells of that one.  Where it
+    is refused, `state_if_refused` and `due_if_refused` are written instead (a queued run, say; a None
+    state: `state` and `due` are written all the same).
+    `missed` are further records of ticks passed over, kept as they are.  `messages` are sent in the same
+    transaction, before the start and unless it is refused (to nobody, or to an ended one: no matter).
     """
 
     schedule_id: str
@@ -280,8 +294,39 @@ class TickCommit(msgspec.Struct, kw_only=True):
     due: Ticks | None
     tick: Tick | None = None
     request: CreateRequest | None = None
+    guard: str | None = None
     state_if_refused: str | None = None
     due_if_refused: Ticks | None = None
+    decision_if_refused: str = "skipped"
+    missed: list[Tick] = []
+    messages: list[OutboundMessage] = []
+
+
+def completed_tick(commit: TickCommit, outcome: CreateOutcome) -> Tick | None:
+    """The record of a tick whose start had this outcome: every store keeps this one (None: no record asked for).
+
+    A refused start is `held` where a held instance stands in its way, else `decision_if_refused`; one
+    that took the place of an instance that had not ended is `replaced`.
+    """
+    tick = commit.tick
+    if tick is None:
+        return None
+    decision, reason = tick.decision, tick.reason
+    if outcome.result is CreateResult.REFUSED:
+        held = outcome.condition is not None and outcome.condition.kind == "held"
+        decision = "held" if held else commit.decision_if_refused
+        words = [word for word in (outcome.condition.reason if outcome.condition else None, reason) if word]
+        reason = "; ".join(words) or None
+    elif outcome.result is CreateResult.REPLACED and outcome.status is not None and not outcome.status.is_terminal:
+        decision = "replaced"
+    return msgspec.structs.replace(
+        tick,
+        decision=decision,
+        instance_id=outcome.instance_id,
+        execution_id=outcome.execution_id,
+        status=None if outcome.status is None else outcome.status.name,
+        reason=reason,
+    )
 
 
 class HubInfo(msgspec.Struct, kw_only=True):
@@ -418,8 +463,8 @@ class TaskHubStore(Protocol):
     async def ticks(self, schedule_id: str, *, after: Ticks | None = None, limit: int = 100) -> list[Tick]:
         """Records of ticks in order of time, later than `after`."""
 
-    async def trim_ticks(self, before: Ticks) -> int:
-        """Forget records of ticks due before; how many."""
+    async def trim_ticks(self, before: Ticks, schedule_id: str | None = None) -> int:
+        """Forget records of ticks due before (of one schedule); how many."""
 
     # -- dead letters and upkeep -----------------------------------------------------------------------
     async def dead_letters(self, *, limit: int = 100, after: int = 0) -> list[StoredDeadLetter]:
@@ -431,8 +476,18 @@ class TaskHubStore(Protocol):
     async def dismiss(self, numbers: Sequence[int]) -> int:
         """Delete dead letters; how many there were."""
 
-    async def expired(self, name: str | None, completed_before: Ticks | None, keep: int | None, limit: int) -> list[str]:
-        """Ended top-level instances (of an orchestration) that ended before, or beyond the newest `keep`."""
+    async def expired(
+        self,
+        name: str | None,
+        completed_before: Ticks | None,
+        keep: int | None,
+        limit: int,
+        excluding: Sequence[str] = (),
+    ) -> list[str]:
+        """Ended top-level instances, oldest end first, that ended before, or are beyond the newest `keep`.
+
+        `name` asks for those of one orchestration, `excluding` leaves out some orchestrations'.
+        """
 
     async def upkeep(self) -> None:
         """Whatever the store does from time to time to stay small and fast."""
@@ -447,5 +502,3 @@ class TaskHubStore(Protocol):
 def queue_name(activity: str, tag: str | None) -> str:
     """The queue of an activity's work items: workers serve names, and tags they are given."""
     return activity if tag is None else f"{activity}\x1f{tag}"
-
-

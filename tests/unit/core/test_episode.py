@@ -340,7 +340,9 @@ def test_code_that_no_longer_fits_names_the_step_and_the_call():
             run.replay(world.history)
         assert "instance 'i'" in str(caught.value)
     world.author.code = changed
-    with pytest.raises(NonDeterminismError, match=r"TaskScheduled 'inc' \(task 0\).*activity 'other'.*test_episode.py:\d+"):
+    with pytest.raises(
+        NonDeterminismError, match=r"TaskScheduled 'inc' \(task 0\).*activity 'other'.*test_episode.py:\d+"
+    ):
         Run(world.author, world.dialect).replay(history)
 
 

@@ -11,7 +11,9 @@ from holdtrue.core.projection import TERMINAL, initial, project
 from holdtrue.core.retry import RetryPolicy
 from holdtrue.core.tasks import TaskFailedError, when_all, when_any
 
-OPERATIONS = st.sampled_from(["task", "fan", "race", "timer", "event", "retry", "child", "status", "cancel", "send", "uuid", "catch"])
+OPERATIONS = st.sampled_from(
+    ["task", "fan", "race", "timer", "event", "retry", "child", "status", "cancel", "send", "uuid", "catch"]
+)
 
 
 async def interpret(run, argument):

@@ -96,11 +96,15 @@ class World:
     def refolded(self) -> ExecutionState:
         """The state as a cold load makes it: from the history and what no event holds."""
         state = copy.deepcopy(self.state)
-        fresh = ExecutionState(projection=state.projection, dialect=state.dialect, start_id=state.start_id, deadline=state.deadline)
+        fresh = ExecutionState(
+            projection=state.projection, dialect=state.dialect, start_id=state.start_id, deadline=state.deadline
+        )
         fresh.extend(self.history, project_too=False)
         return fresh
 
-    def _episode(self, state: ExecutionState, run: Run, batch: Sequence[InboundMessage], first_id: int) -> tuple[EpisodeCommit, Run]:
+    def _episode(
+        self, state: ExecutionState, run: Run, batch: Sequence[InboundMessage], first_id: int
+    ) -> tuple[EpisodeCommit, Run]:
         ids = (f"id{first_id}.{n}" for n in itertools.count())
         making = Episode(state, batch, now=self.now, new_id=lambda: next(ids))
         while making.feed:

@@ -1,0 +1,87 @@
+"""Holdtrue: durable task orchestration whose status never lies.
+
+The names below are the public API; they are loaded when first asked for, so that a command line or a tool
+that needs few of them starts fast.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from holdtrue.authoring.activity_context import ActivityContext
+    from holdtrue.authoring.app import App
+    from holdtrue.authoring.context import OrchestrationContext
+    from holdtrue.authoring.errors import PayloadError, PayloadTooLarge, RegistrationError
+    from holdtrue.authoring.failures import NonRetriableError
+    from holdtrue.client.client import Client
+    from holdtrue.client.errors import InstanceAlreadyExists, InstanceNotEnded, InstanceNotFound, RewindRefused
+    from holdtrue.client.status import InstanceStatus
+    from holdtrue.client.sync import SyncClient
+    from holdtrue.core.errors import HoldtrueError, InvalidInput, NonDeterminismError
+    from holdtrue.core.events import FailureDetails
+    from holdtrue.core.projection import Condition, Status
+    from holdtrue.core.retry import RetryPolicy
+    from holdtrue.core.tasks import (
+        OrchestrationCancelledError,
+        Task,
+        TaskCancelledError,
+        TaskFailedError,
+        when_all,
+        when_any,
+    )
+    from holdtrue.engine.retention import RetentionPolicy
+    from holdtrue.engine.schedules.specification import ScheduleSpec
+    from holdtrue.engine.settings import HostSettings
+    from holdtrue.host import Host, run
+
+_HOMES = {
+    "ActivityContext": "authoring.activity_context",
+    "App": "authoring.app",
+    "OrchestrationContext": "authoring.context",
+    "PayloadError": "authoring.errors",
+    "PayloadTooLarge": "authoring.errors",
+    "RegistrationError": "authoring.errors",
+    "NonRetriableError": "authoring.failures",
+    "when_all": "authoring.combining",
+    "when_any": "authoring.combining",
+    "Client": "client.client",
+    "InstanceAlreadyExists": "client.errors",
+    "InstanceNotEnded": "client.errors",
+    "InstanceNotFound": "client.errors",
+    "RewindRefused": "client.errors",
+    "InstanceStatus": "client.status",
+    "SyncClient": "client.sync",
+    "HoldtrueError": "core.errors",
+    "InvalidInput": "core.errors",
+    "NonDeterminismError": "core.errors",
+    "FailureDetails": "core.events",
+    "Condition": "core.projection",
+    "Status": "core.projection",
+    "RetryPolicy": "core.retry",
+    "OrchestrationCancelledError": "core.tasks",
+    "Task": "core.tasks",
+    "TaskCancelledError": "core.tasks",
+    "TaskFailedError": "core.tasks",
+    "RetentionPolicy": "engine.retention",
+    "ScheduleSpec": "engine.schedules.specification",
+    "HostSettings": "engine.settings",
+    "Host": "host",
+    "run": "host",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'holdtrue' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"holdtrue.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,59 @@
+"""Hands results of activities to the hub whose instance this host does not hold (any more).
+
+The hub knows whether anybody still wants them.  They are kept in memory until it has taken them: a result
+that is lost with the host is made again, since its work item is still there.
+"""
+
+from collections.abc import Callable, Iterable
+
+from holdtrue.core.messages import InboundMessage
+from holdtrue.stores.protocol import ActivityResult, Delivery, TaskHubStore
+
+from .tasks import Background
+
+
+class HandingIn:
+    """Results on their way to the hub, in batches."""
+
+    def __init__(self, store: TaskHubStore, background: Background, deliver: Callable[[Delivery], None]) -> None:
+        self._store = store
+        self._background = background
+        self._deliver = deliver
+        self._results: list[ActivityResult] = []
+        self._under_way = False
+
+    def add(self, results: Iterable[ActivityResult]) -> None:
+        """Hand these in soon."""
+        self._results += results
+        if self._results and not self._under_way:
+            self._under_way = True
+            self._background.spawn(self._send())
+
+    def add_messages(self, messages: Iterable[InboundMessage]) -> None:
+        """Hand in those of these messages that are results of this host's own activities."""
+        self.add(
+            ActivityResult(ref=message.work, event=message.event)  # type: ignore[arg-type]
+            for message in messages
+            if message.work is not None
+        )
+
+    def forget(self) -> None:
+        """This host lost its lease: others run these activities again."""
+        self._results.clear()
+
+    async def _send(self) -> None:
+        try:
+            while self._results:
+                await self._background.until_done(self._send_batch)
+                if self._background.stopping:
+                    return
+        finally:
+            self._under_way = False
+
+    async def _send_batch(self) -> None:
+        results = self._results
+        outcomes = await self._store.complete(results)
+        self._results = self._results[len(results) :]
+        for outcome in outcomes:
+            if outcome.delivery is not None:
+                self._deliver(outcome.delivery)
