@@ -7,13 +7,55 @@ simulation.  A lint test forbids the modules behind it anywhere else.
 import asyncio
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from queue import SimpleQueue
 from typing import Any
 
 from holdtrue.core.events import Ticks
+
+
+class Workers:
+    """Daemon threads that run calls in the order given, started as needed up to `size`.
+
+    A call that never ends holds its thread only: it does not hold up the end of the process.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle: deque[None] = deque()
+        self._started = 0
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Run this; it must not raise.  To be called from one thread."""
+        try:
+            self._idle.pop()
+        except IndexError:
+            if self._started < self._size:
+                name = f"{self._name}-{self._started}"
+                self._started += 1
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._calls.put(call)
+
+    def close(self) -> None:
+        """Let the threads end when they have done what was put before."""
+        for _ in range(self._started):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        calls, idle = self._calls, self._idle
+        while (call := calls.get()) is not None:
+            call()
+            del call  # what it holds must not live until the next one comes
+            idle.append(None)
 
 
 class Environment:
@@ -58,9 +100,57 @@ class Environment:
         thread.start()
         return thread
 
+    def mutex(self) -> AbstractContextManager[Any]:
+        """A lock between threads."""
+        return threading.Lock()
+
     def thread_pool(self, size: int, name: str) -> Executor:
         """A pool of threads."""
         return ThreadPoolExecutor(size, thread_name_prefix=name)
+
+    def workers(self, size: int, name: str) -> Workers:
+        """Threads for calls without a result of their own; cheaper than a `thread_pool`."""
+        return Workers(size, name)
+
+    def thread_clock(self) -> Callable[[], float] | None:
+        """A clock of the calling thread's CPU seconds that any thread may read (None: the system has none).
+
+        Reading it after the thread's end raises OSError.
+        """
+        clock_id = getattr(time, "pthread_getcpuclockid", None)
+        if clock_id is None:
+            return None
+        clock = clock_id(threading.get_ident())
+        return lambda: time.clock_gettime(clock)
+
+    def interpreter_wait(self) -> float:
+        """Seconds that the calling thread waits for the interpreter's lock when it lets go of it for a moment.
+
+        Blocks for a tenth of a millisecond, and longer only where another thread keeps the lock.
+        """
+        began = time.perf_counter()
+        time.sleep(0.0001)
+        return max(0.0, time.perf_counter() - began - 0.0001)
+
+    def set_switch_interval(self, seconds: float) -> float:
+        """Set how long a busy thread keeps the interpreter's lock from others; gives what it was."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(seconds)
+        return before
+
+    def spawn(self, arguments: Sequence[str], descriptor: int) -> "subprocess.Popen[bytes]":
+        """A Python of its own, run with these arguments; it gets output streams, `descriptor`, and nothing else.
+
+        Raises OSError where the system gives no process.
+        """
+        from multiprocessing.spawn import get_executable  # it knows the interpreter of an embedded Python too
+
+        return subprocess.Popen(
+            [os.fsdecode(get_executable()), *arguments],
+            stdin=subprocess.DEVNULL,
+            close_fds=True,
+            pass_fds=(descriptor,),
+        )
 
     def pid(self) -> int:
         """This process's number."""

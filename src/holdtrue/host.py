@@ -17,6 +17,7 @@ from holdtrue.authoring.app import App
 from holdtrue.client.changes import Changes
 from holdtrue.client.client import Client
 from holdtrue.client.schedules import Schedules
+from holdtrue.client.sync import SyncClient
 from holdtrue.engine.activities import ActivityPool, PoolSettings
 from holdtrue.engine.dispatcher import SAFETY_LOOK_SECONDS, Dispatcher
 from holdtrue.engine.retention import RetentionPolicy, RetentionService
@@ -69,6 +70,7 @@ class Host:
         self._background: list[asyncio.Task[None]] = []
         self._rejoining: asyncio.Task[None] | None = None
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.number = 0
 
     # -- life ------------------------------------------------------------------------------------------
@@ -84,6 +86,7 @@ class Host:
 
     async def start(self) -> None:
         """Open the hub, take part in it, begin to work.  Raises StoreError where the hub cannot be opened."""
+        self._loop = asyncio.get_running_loop()
         await self.store.open()
         self.store.listen(self._notice)
         await self._join()
@@ -91,14 +94,16 @@ class Host:
         self.pool = ActivityPool(
             self.app,
             self.environment,
-            settings=PoolSettings.of(settings),
+            settings=pool_settings(settings),
             finished=self.dispatcher.finished,
             report=self.store.report,
-            client_factory=lambda: self.client,
+            client_factory=self._client_for,
         )
         self.dispatcher.start(self.pool)
         if settings.schedules:
-            self.schedules = ScheduleService(self.store, self.environment, started=self._started)
+            self.schedules = ScheduleService(
+                self.store, self.environment, started=self._started, wants=self.dispatcher.wants
+            )
             for spec in self.app.schedules:
                 await Schedules(self.store, self.environment, self.app.converter.encode).put(spec)
             self._background.append(asyncio.ensure_future(self.schedules.run()))
@@ -151,6 +156,11 @@ class Host:
             except StoreError as error:
                 log.warning("could not renew the lease of this host, trying again: %s", error)
 
+    def _client_for(self, kind: str) -> Any:
+        """What activities are lent: the host's own client on the loop, a blocking one elsewhere."""
+        assert self._loop is not None
+        return self.client if kind == "async" else SyncClient.of(self.client, self._loop)
+
     def _lease_lost(self) -> None:
         if self._rejoining is None and not self._closing:
             self._rejoining = asyncio.ensure_future(self._rejoin())
@@ -176,8 +186,8 @@ class Host:
         if self._closing:
             return
         self.dispatcher.notice(notice)
-        if notice.schedules and self.schedules is not None:
-            self.schedules.nudge()
+        if self.schedules is not None:
+            self.schedules.noticed(notice)
         if notice.work and not notice.changed:
             self.changes.notify_all()
 
@@ -204,12 +214,31 @@ class Host:
         """A message for an instance that this host holds."""
         self.dispatcher.deliver(delivery)
 
+    def schedules_changed(self) -> None:
+        """A schedule was made or changed."""
+        if self.schedules is not None:
+            self.schedules.nudge()
+
     def nudge(self, due: int | None = None) -> None:
         """The hub has new work, or something that is due then."""
         if due is not None:
             self.dispatcher.due.note(due)
         else:
             self.dispatcher.look()
+
+
+def pool_settings(settings: HostSettings) -> PoolSettings:
+    """The activity pool's share of a host's settings."""
+    return PoolSettings(
+        async_slots=settings.activity_slots,
+        threads=settings.activity_threads,
+        processes=settings.activity_processes,
+        async_ahead=settings.activity_backlog,
+        threads_ahead=settings.activity_threads,
+        cancel_grace=settings.cancel_grace_seconds,
+        tags=frozenset(settings.tags),
+        own_process=settings.own_process,
+    )
 
 
 def run(app: App, hub: str, *, settings: HostSettings | None = None, retention: RetentionPolicy | None = None) -> None:

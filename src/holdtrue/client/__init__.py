@@ -1,0 +1,1 @@
+"""The client of a task hub: `client.Client` (async), `sync.SyncClient` (blocking)."""

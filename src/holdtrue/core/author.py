@@ -3,17 +3,25 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import events as ev
+from .errors import HoldtrueError
 from .tasks import Task, TaskFailedError
 
 if TYPE_CHECKING:
     from .replay import Run
 
 
+class OrchestratorNotFound(HoldtrueError):
+    """This worker has no code of that name: the instance is to wait for one that has."""
+
+
 class Author(Protocol):
     """What the author's side lends to a run: the code, and the conversions between its values and payloads."""
 
     def begin(self, run: "Run", started: ev.ExecutionStarted) -> Any:
-        """Call the orchestrator: a coroutine, a generator, or the result of a plain function."""
+        """Call the orchestrator: a coroutine, a generator, or the result of a plain function.
+
+        Raises OrchestratorNotFound for a name that there is no code of.
+        """
 
     def encode(self, value: Any) -> str | None:
         """A value as payload; raises where it cannot be."""

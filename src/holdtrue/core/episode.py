@@ -23,6 +23,8 @@ from .actions import (
     ScheduleTask,
     SendEvent,
 )
+from .dialect import DIALECTS
+from .ending import end_from_outside
 from .errors import InvariantBroken
 from .messages import (
     CANCEL_EVENT,
@@ -272,6 +274,16 @@ class Episode:
         self._fed_events = fresh
         if fresh:
             self.feed = [ev.OrchestratorStarted(timestamp=self._now), *fresh]
+            if state.projection.status is Status.PENDING and len(fresh) > 1:
+                self._end_before_start(fresh)
+
+    def _end_before_start(self, fresh: Sequence[ev.HistoryEvent]) -> None:
+        """An execution that was ended before its code began never runs any of it."""
+        for index, event in enumerate(fresh):
+            end = end_from_outside(event, DIALECTS[self.state.dialect].first_task_id, cancel_too=True)
+            if end is not None:
+                self.decide(Decision(actions=[end], fed=index + 2))
+                return
 
     def _drop(self, reason: str, event: ev.HistoryEvent) -> None:
         self._dropped.append(Dropped(reason, event))

@@ -293,7 +293,7 @@ AnyEvent = (
     | ExecutionRewound
 )
 
-EVENT_TYPES: tuple[type[HistoryEvent], ...] = tuple(AnyEvent.__args__)  # type: ignore[attr-defined]
+EVENT_TYPES: tuple[type[HistoryEvent], ...] = tuple(AnyEvent.__args__)
 """The event classes; the index of each is the family's number for it."""
 
 SCHEDULING_EVENTS = (TaskScheduled, SubOrchestrationInstanceCreated, TimerCreated)

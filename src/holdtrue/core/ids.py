@@ -75,7 +75,9 @@ def _check_text(value: str, what: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidInput(f"{what} {short(value)} holds half a surrogate pair, which is no character: remove it") from None
+        raise InvalidInput(
+            f"{what} {short(value)} holds half a surrogate pair, which is no character: remove it"
+        ) from None
 
 
 def short(text: str, most: int = 80) -> str:

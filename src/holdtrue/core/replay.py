@@ -8,6 +8,7 @@ No I/O, clock or randomness: time comes with OrchestratorStarted, payloads are d
 the author's side passes in.
 """
 
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +27,7 @@ from .actions import (
     ScheduleTask,
     SendEvent,
 )
-from .author import Author
+from .author import Author, OrchestratorNotFound
 from .describing import describe, describe_event
 from .dialect import Dialect
 from .errors import HoldtrueError, InvalidInput, NonDeterminismError
@@ -38,6 +39,10 @@ from .tasks import OrchestrationCancelledError, Task
 DEADLINE_ERROR_TYPE = "holdtrue.DeadlineExceededError"
 CANCELLED_ERROR_TYPE = "holdtrue.OrchestrationCancelledError"
 UNKNOWN = ev.FailureDetails(message="the failure was recorded without details", error_type="")
+
+
+CLOSING_TRIES = 100
+"""How often code is told to end that waits for something in its clean-up."""
 
 
 class _Attempts(Task[Any]):
@@ -166,11 +171,14 @@ class Run:
         """Drop the code: its `finally` blocks run, and nothing that they ask for is kept."""
         self._discarded = True
         code, self._code = self._code, None
-        if code is not None:
+        for _ in range(CLOSING_TRIES if code is not None else 0):
             try:
                 code.close()
-            except BaseException:  # noqa: BLE001  the run is gone; what its clean-up raises concerns nobody
+            except RuntimeError:
+                continue  # a clean-up that waits for something again: it is told once more
+            except BaseException:  # noqa: BLE001, S110  the run is gone; what its clean-up raises concerns nobody
                 pass
+            return
 
     def _feed(self, event: ev.HistoryEvent) -> None:
         self.history_size += 1
@@ -196,10 +204,9 @@ class Run:
         self.started = event
         try:
             code = self.author.begin(self, event)
-        except Exception as error:  # noqa: BLE001  every way out of user code is an outcome
-            self._fail(error)
-            return
-        except BaseException as error:  # noqa: BLE001
+        except OrchestratorNotFound:
+            raise
+        except BaseException as error:  # noqa: BLE001  every way out of user code is an outcome
             self._fail(error)
             return
         if isinstance(code, (types.CoroutineType, types.GeneratorType)):
@@ -227,10 +234,15 @@ class Run:
             return
         failure: ev.FailureDetails = event.failure or UNKNOWN
         if type(task) is _Attempts:
-            delay = next_delay(task.policy, task.attempt, failure, task.started, self.now)
+            try:
+                delay = next_delay(task.policy, task.attempt, failure, task.started, self.now)
+            except Exception as error:  # noqa: BLE001  the author's own predicate or handler has failed
+                task.fail(error)
+                self._resume()
+                return
             if delay is not None:
                 task.attempt += 1
-                self._set_timer(_RetryDelay(task), self.now + delay)
+                self._set_timer(_RetryDelay(task), min(self.now + delay, ev.MAX_TICKS))
                 return
         what = "Activity task" if type(event) is ev.TaskFailed else "Sub-orchestration task"
         instance = self.started.instance_id if self.started else ""
@@ -323,16 +335,22 @@ class Run:
         )
 
     def where(self) -> str | None:
-        """`file:line` where the code stands now, its innermost await or yield; None when it does not run."""
-        code, place = self._code, None
+        """`file:line` where the code stands now, its innermost await or yield; None when it does not run.
+
+        Lines of libraries are named only where there is no other.
+        """
+        code, place, own = self._code, None, None
         while code is not None:
             frame = getattr(code, "cr_frame", None) or getattr(code, "gi_frame", None)
             if frame is None:
                 break
-            if frame.f_globals.get("__name__") != __name__.replace("replay", "tasks"):
-                place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            module, file = str(frame.f_globals.get("__name__")), frame.f_code.co_filename
+            if module != Task.__module__:
+                place = f"{file}:{frame.f_lineno}"
+                if module.partition(".")[0] not in sys.stdlib_module_names and "site-packages" not in file:
+                    own = place
             code = getattr(code, "cr_await", None) or getattr(code, "gi_yieldfrom", None)
-        return place
+        return own or place
 
     # -- the code --------------------------------------------------------------------------------------
 
@@ -370,7 +388,11 @@ class Run:
             if self.continuing is not None:
                 self.close()
                 return
-            task = awaited if isinstance(awaited, Task) else self.author.adopt(awaited)
+            try:
+                task = awaited if isinstance(awaited, Task) else self.author.adopt(awaited)
+            except Exception as refused:  # noqa: BLE001  what was awaited cannot be: an error of the code's
+                value, error = None, refused
+                continue
             if task is None:
                 value, error = None, self._not_durable(awaited)
                 continue

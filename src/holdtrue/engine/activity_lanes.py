@@ -55,15 +55,17 @@ class Activity:
     """One activity name's share of its lane, and what the hot path needs of its definition."""
 
     __slots__ = (
-        "function", "input_type", "lane", "limit", "name", "options", "running", "suspends", "takes_input", "timed",
-        "turn", "waiting", "waiting_count",
+        "function", "has_default", "input_name", "input_type", "lane", "limit", "name", "options", "running",
+        "suspends", "takes_input", "timed", "turn", "waiting", "waiting_count",
     )  # fmt: skip
 
     def __init__(self, definition: Any, lane: Lane) -> None:
         self.name: str = definition.name
         self.function: Callable[..., Any] = definition.function
         self.input_type: Any = definition.input_type
+        self.input_name = f"the input of activity {definition.name!r}"
         self.takes_input: bool = definition.takes_input
+        self.has_default: bool = definition.has_default
         self.options: ActivityOptions = definition.options or NO_OPTIONS
         self.timed = has_time_outs(self.options)
         self.limit: int = sys.maxsize if definition.limit is None else definition.limit
@@ -91,9 +93,12 @@ class Activity:
 
     # -- waiting -----------------------------------------------------------------------------------------
 
-    def wait(self, item: Any) -> None:
-        """This one must wait for a slot."""
-        self.waiting.append(item)
+    def wait(self, item: Any, *, first: bool = False) -> None:
+        """This one must wait for a slot (`first`: before the others of its name)."""
+        if first:
+            self.waiting.appendleft(item)
+        else:
+            self.waiting.append(item)
         self.waiting_count += 1
         self.lane.waiting += 1
         if not self.turn and self.running < self.limit:

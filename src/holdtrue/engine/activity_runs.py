@@ -7,11 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from holdtrue.authoring.activity_context import (
-    CANCELLED_ERROR_TYPE,
-    CRASHED_ERROR_TYPE,
-    TIMEOUT_ERROR_TYPE,
-)
+from holdtrue.authoring.activity_context import CRASHED_ERROR_TYPE, TIMEOUT_ERROR_TYPE
 from holdtrue.core.actions import ActivityOptions
 from holdtrue.core.events import FailureDetails, TaskCompleted, TaskFailed, Ticks
 from holdtrue.core.messages import ActivityTask, WorkRef
@@ -35,18 +31,23 @@ class RunHost(Protocol):
     """What a run needs of the pool."""
 
     environment: Environment
+    encode: Callable[[Any], str | None]
+    decode: Callable[..., Any]
 
-    def encode(self, value: Any) -> str | None:
-        """A value as payload."""
-
-    def decode(self, payload: str | None, expected_type: Any) -> Any:
-        """A payload as value."""
+    def failure(self, error: BaseException) -> FailureDetails:
+        """Any error as failure details; never raises."""
 
     def client(self, kind: str) -> Any:
         """A client for an activity of this kind."""
 
-    def post(self, run: "Run", event: Outcome | None) -> None:
-        """From any thread: the run's code has ended (None: it gave a sign of life)."""
+    def sign(self, run: "Run") -> None:
+        """From any thread: the run gave a sign of life."""
+
+    def arm(self, run: "Run") -> None:
+        """The run's code begins: start the clocks of its time-outs."""
+
+    def settle(self, run: "Run", event: Outcome | None) -> None:
+        """On the loop: the run's code has ended (None: without an outcome)."""
 
 
 class Run:
@@ -66,7 +67,9 @@ class Run:
     beat = 0.0  # written by its thread
     noted = False  # written by its thread
     clock: Callable[[], float] | None = None  # written by its thread
-    """The CPU time of its thread, while it runs in one."""
+    """The CPU time of its thread, once it runs in one."""
+    clock_began = (0.0, 0.0)  # written by its thread
+    """The time, and its thread's CPU time, when it began."""
     timers: "tuple[asyncio.TimerHandle, ...]" = ()
     stopper: "asyncio.TimerHandle | None" = None
     reported_at = float("-inf")
@@ -100,7 +103,7 @@ class Run:
         self.beat = self.host.environment.monotonic()
         if not self.noted:
             self.noted = True
-            self.host.post(self, None)
+            self.host.sign(self)
 
     def encode(self, value: Any) -> str | None:
         """A value as payload."""
@@ -260,11 +263,6 @@ def crashed(run: Run, how: str) -> FailureDetails:
         error_type=CRASHED_ERROR_TYPE,
         properties={"crashes": run.crashes},
     )
-
-
-def ended_with_worker(run: Run) -> FailureDetails:
-    """Somebody cancelled its task, and it is not to be run again."""
-    return FailureDetails(message=f"{run.what} was cancelled", error_type=CANCELLED_ERROR_TYPE)
 
 
 def bare_failure(error: BaseException) -> FailureDetails:

@@ -11,16 +11,16 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-import msgspec
-
 from holdtrue.authoring.app import App
 from holdtrue.core import events as ev
 from holdtrue.core.actions import CompleteOrchestration, Decision
+from holdtrue.core.ending import end_from_outside
 from holdtrue.core.episode import Episode, EpisodeCommit
+from holdtrue.core.author import OrchestratorNotFound
 from holdtrue.core.errors import InvariantBroken, NonDeterminismError
-from holdtrue.core.messages import DEADLINE_EVENT, InboundMessage, WorkRef
+from holdtrue.core.messages import InboundMessage, WorkRef
 from holdtrue.core.projection import TERMINAL, Condition, Status
-from holdtrue.core.replay import DEADLINE_ERROR_TYPE
+from holdtrue.core.rewind import children_of, rewind_commit
 from holdtrue.environment import Environment
 from holdtrue.stores.errors import LeaseLost, StoreError
 from holdtrue.stores.protocol import (
@@ -60,14 +60,14 @@ class ActivityRunner(Protocol):
     def submit(self, items: Sequence[LockedActivity]) -> None:
         """Run these."""
 
-    def free_slots(self) -> int:
-        """How many more it could start at once."""
+    def room_of(self, name: str) -> int:
+        """How many more of this activity it wants."""
+
+    def rooms(self) -> list[tuple[int, list[str]]]:
+        """How many more it wants of which queues."""
 
     def backlog(self) -> int:
         """How many wait in it for a slot."""
-
-    def wanted_queues(self) -> Sequence[str] | None:
-        """The queues that have room; None: all of them."""
 
     def cancel(self, refs: Iterable[WorkRef]) -> None:
         """Nobody wants these any more."""
@@ -233,8 +233,7 @@ class Dispatcher:
         environment = self.environment
         clock = environment.monotonic()
         now = environment.now()
-        assert self.pool is not None
-        room = self.pool.free_slots() + self.settings.activity_backlog - self.pool.backlog()
+        rooms: dict[str, int] = {}
         starts = max(0, self.settings.active_instances - self.load)
         for session in ready:
             session.queued = False
@@ -246,7 +245,7 @@ class Dispatcher:
                 self._hold_busy(session)
                 self._background.spawn(self._load(session))
                 continue
-            committing = self._episode(session, now, room, starts)
+            committing = self._episode(session, now, rooms, starts)
             after = environment.monotonic()
             if after - clock > self.settings.slow_step_seconds:
                 self.counters.slow_steps += 1
@@ -260,7 +259,6 @@ class Dispatcher:
             clock = after
             if committing is None:
                 continue
-            room -= committing.take_activities
             starts -= committing.take_starts
             batch.append(committing)
             sessions.append(session)
@@ -279,7 +277,7 @@ class Dispatcher:
         session.busy = False
         self._busy -= 1
 
-    def _episode(self, session: Session, now: ev.Ticks, room: int, starts: int) -> Committing | None:
+    def _episode(self, session: Session, now: ev.Ticks, rooms: dict[str, int], starts: int) -> Committing | None:
         self.counters.episodes += 1
         try:
             if session.run is None:
@@ -290,6 +288,11 @@ class Dispatcher:
             if failing is None:
                 return None
             commit = failing
+        except OrchestratorNotFound:
+            # Another host, or a later one, has it: the lock is given back, and asked for only by who has the code.
+            self._drop(session)
+            self._background.spawn(self._put_back([session.lease]))
+            return None
         except InvariantBroken as error:
             log.error("a defect of Holdtrue: %s", error)
             self._park(session, str(error))
@@ -307,20 +310,27 @@ class Dispatcher:
                 lease=session.lease,
                 commit=commit,
                 keep=True,
-                take_activities=self._activities_to_take(commit, room),
+                take_activities=self._activities_to_take(commit, rooms),
                 take_starts=self._starts_to_take(commit, starts),
             )
         return Committing(lease=session.lease, commit=commit, keep=commit.projection.status not in TERMINAL)
 
-    def _activities_to_take(self, commit: EpisodeCommit, room: int) -> int:
+    def _activities_to_take(self, commit: EpisodeCommit, rooms: dict[str, int]) -> int:
+        """How many of its first work items this host has room for; `rooms` holds what is left in this turn."""
+        assert self.pool is not None
         take = 0
-        known, tags = self.app.activities, self.settings.tags
+        tags = self.settings.tags
         for task in commit.activities:
-            if take >= room or task.name not in known:
+            name = task.name
+            room = rooms.get(name)
+            if room is None:
+                room = self.pool.room_of(name)
+            if room <= 0:
+                rooms[name] = 0
                 break
-            tag = task.options.tag if task.options is not None else None
-            if tag is not None and tag not in tags:
+            if task.options is not None and task.options.tag is not None and task.options.tag not in tags:
                 break
+            rooms[name] = room - 1
             take += 1
         return take
 
@@ -335,36 +345,22 @@ class Dispatcher:
     def _mismatch(self, session: Session, error: NonDeterminismError, now: ev.Ticks) -> EpisodeCommit | None:
         definition = self.app.orchestrators.get(session.record.projection.name)
         messages = session.taken or session.inbox
-        end = self._end_without_code(session, messages)
+        state = session.state
+        assert state is not None
+        making = Episode(state, messages, now=now, new_id=self.environment.new_id)
+        task_id = max(state.open, default=-1) + 1
+        ends = (end_from_outside(event, task_id, cancel_too=False) for event in making.feed)
+        end = next((end for end in ends if end is not None), None)
         if end is None:
             if definition is None or definition.on_mismatch == "hold":
                 self._park(session, str(error))
                 return None
             failure = ev.FailureDetails(message=str(error), error_type=MISMATCH_ERROR_TYPE)
-            end = CompleteOrchestration(id=-1, status=Status.FAILED, failure=failure)
-        state = session.state
-        assert state is not None
+            end = CompleteOrchestration(id=task_id, status=Status.FAILED, failure=failure)
         session.close()
-        making = Episode(state, messages, now=now, new_id=self.environment.new_id)
         session.taken, session.inbox = messages, []
-        if making.feed:
-            end = msgspec.structs.replace(end, id=max(state.open, default=-1) + 1)
-            making.decide(Decision(actions=[end], fed=len(making.feed)))
+        making.decide(Decision(actions=[end], fed=len(making.feed)))
         return making.commit()
-
-    def _end_without_code(self, session: Session, messages: Sequence[InboundMessage]) -> CompleteOrchestration | None:
-        """A terminate or a deadline ends an instance whose code does not fit, too."""
-        deadline = str(session.record.deadline)
-        for message in messages:
-            event = message.event
-            if isinstance(event, ev.ExecutionTerminated):
-                return CompleteOrchestration(id=-1, status=Status.TERMINATED, result=event.input)
-            if isinstance(event, ev.EventRaised) and event.name == DEADLINE_EVENT and event.input == deadline:
-                failure = ev.FailureDetails(
-                    message="the execution's deadline has passed", error_type=DEADLINE_ERROR_TYPE
-                )
-                return CompleteOrchestration(id=-1, status=Status.FAILED, failure=failure)
-        return None
 
     def _park(self, session: Session, reason: str) -> None:
         self.counters.held += 1
@@ -397,6 +393,10 @@ class Dispatcher:
                 await self._rewind(session, history)
                 return
             session.replay(self._author, history)
+        except OrchestratorNotFound:
+            self._drop(session)
+            await self._put_back([session.lease])
+            return
         except NonDeterminismError as error:
             commit = self._mismatch(session, error, self.environment.now())
             if commit is not None:
@@ -410,7 +410,23 @@ class Dispatcher:
         self._mark(session)
 
     async def _rewind(self, session: Session, history: list[ev.AnyEvent]) -> None:
-        raise NotImplementedError
+        """Set a failed instance back to before its failure."""
+        state = session.state_of(history)
+        session.taken, session.inbox = session.inbox, []
+        self._hold_busy(session)
+        children = children_of(history)
+        records = await self.store.status(children) if children else []
+        commit = rewind_commit(
+            state,
+            history,
+            session.taken,
+            now=self.environment.now(),
+            new_id=self.environment.new_id,
+            author=self._author,
+            children={name: None if record is None else record.projection for name, record in zip(children, records, strict=True)},
+        )
+        session.state = session.run = None
+        await self._commit([Committing(lease=session.lease, commit=commit, keep=True)], [session])
 
     # -- commits ---------------------------------------------------------------------------------------
 
@@ -577,18 +593,17 @@ class Dispatcher:
 
     async def _look_for_activities(self) -> None:
         assert self.pool is not None
-        room = self.pool.free_slots() + self.settings.activity_backlog // 2 - self.pool.backlog()
-        if room <= 0:
-            self._more_activities = True
-            return
-        items = await self.store.lock_activities(room, self.pool.wanted_queues())
-        self._more_activities = len(items) >= room
-        for item in items:
-            session = self.sessions.get(item.instance)
-            if session is not None:
-                session.local += 1
-        if items:
-            self.pool.submit(items)
+        more = False
+        for room, queues in self.pool.rooms():
+            items = await self.store.lock_activities(room, queues)
+            more = more or len(items) >= room
+            for item in items:
+                session = self.sessions.get(item.instance)
+                if session is not None:
+                    session.local += 1
+            if items:
+                self.pool.submit(items)
+        self._more_activities = more
 
     def _ready_elsewhere(self) -> None:
         self._more_instances = True

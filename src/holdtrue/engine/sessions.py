@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from holdtrue.core import dialect as dialects
 from holdtrue.core import events as ev
 from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState
-from holdtrue.core.errors import NonDeterminismError
 from holdtrue.core.messages import InboundMessage
 from holdtrue.core.projection import Status
 from holdtrue.core.author import Author
@@ -64,33 +63,31 @@ class Session:
         """True where the history must be read and replayed before the next episode."""
         return self.run is None and self.record.length > 0
 
-    def begin(self, author: Author) -> None:
-        """Ready for the first episode of an execution without history."""
+    def state_of(self, history: list[ev.AnyEvent]) -> ExecutionState:
+        """The state of the execution from its record and its history (empty: not begun)."""
         record = self.record
-        self.state = ExecutionState(
+        state = ExecutionState(
             projection=record.projection,
             dialect=record.dialect,
             start_id=record.start_id,
             deadline=record.deadline,
             condition=record.condition,
         )
-        self.run = Run(author, dialects.DIALECTS[record.dialect])
+        state.extend(history, project_too=False)
+        return state
+
+    def begin(self, author: Author) -> None:
+        """Ready for the first episode of an execution without history."""
+        self.state = self.state_of([])
+        self.run = Run(author, dialects.DIALECTS[self.record.dialect])
 
     def replay(self, author: Author, history: list[ev.AnyEvent]) -> None:
         """Make the live run from the history.  Raises NonDeterminismError where the code does not fit it."""
-        record = self.record
-        self.state = ExecutionState(
-            projection=record.projection,
-            dialect=record.dialect,
-            start_id=record.start_id,
-            deadline=record.deadline,
-            condition=record.condition,
-        )
-        self.state.extend(history, project_too=False)
-        run = Run(author, dialects.DIALECTS[record.dialect])
+        self.state = self.state_of(history)
+        run = Run(author, dialects.DIALECTS[self.record.dialect])
         try:
             run.replay(history, unfinished=not_begun(history))
-        except NonDeterminismError:
+        except BaseException:
             run.close()
             raise
         self.run = run

@@ -6,7 +6,7 @@ import pytest
 from world import World, kinds
 
 from holdtrue.core import events as ev
-from holdtrue.core.episode import ExecutionState, state_of
+from holdtrue.core.episode import ExecutionState, episode, state_of
 from holdtrue.core.errors import InvariantBroken, NonDeterminismError
 from holdtrue.core.messages import CANCEL_EVENT, DEADLINE_EVENT, InboundMessage, Start
 from holdtrue.core.projection import Status
@@ -440,3 +440,27 @@ def test_long_timers_are_cut_in_the_python_dialect_only():
         commit = cut.step(cut.work[-1])
     assert [(m.event.fire_at - start) // day for m in cut.work] == [3, 6, 7]
     assert commit.projection.output == '"up"'
+
+
+@pytest.mark.parametrize("dialect", ["dotnet", "python"])
+def test_what_is_ended_before_it_began_runs_no_code(dialect):
+    def code(run, _):
+        raise AssertionError("the code ran")
+
+    world = World(code, dialect=dialect)
+    world.record = Start(started=world.started, start_id="x", dialect=dialect, deadline=7)
+    endings = {
+        Status.TERMINATED: ev.ExecutionTerminated(timestamp=1, input='"no"'),
+        Status.FAILED: ev.EventRaised(timestamp=1, name=DEADLINE_EVENT, input="7"),
+    }
+    for status, event in endings.items():
+        state = state_of(world.record)
+        commit = episode(
+            state,
+            [InboundMessage(event=world.started), world.event("early"), InboundMessage(event=event), world.event("late")],
+            lambda state, events: pytest.fail("the executor was asked"),
+            now=5,
+            new_id=str,
+        )
+        assert commit.projection.status is status and len(commit.dropped) == 1
+        assert kinds(commit)[1] == "ExecutionStarted" and kinds(commit)[-2] == "ExecutionCompleted"

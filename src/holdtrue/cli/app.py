@@ -1,0 +1,231 @@
+"""The typer application: global options, how a command gets its session, and how errors end it.
+
+A command is a function of a `Session` and its own options; `command` adds the global options to it, so that
+`holdtrue --json list` and `holdtrue list --json` are one.  What commands do stands in the modules by subject.
+"""
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from urllib.parse import unquote
+
+import typer
+
+from holdtrue.cli.exits import CommandError, ExitCode, UsageProblem, code_of
+from holdtrue.cli.output import Output, is_terminal
+
+if TYPE_CHECKING:
+    from holdtrue.client.sync import SyncClient
+
+P = ParamSpec("P")
+
+DEFAULT_HUB = "holdtrue.db"
+GLOBAL_PANEL = "Global options"
+
+_HUB_HELP = f"The task hub: a file, or sqlite:///file.  Default: $HOLDTRUE_HUB, else {DEFAULT_HUB} here."
+_JSON_HELP = "Answer in JSON, one document a line; errors too, on standard error."
+_DEBUG_HELP = "Show the traceback of an error."
+
+HubOption = Annotated[str | None, typer.Option("--hub", metavar="HUB", help=_HUB_HELP, rich_help_panel=GLOBAL_PANEL)]
+JsonOption = Annotated[bool, typer.Option("--json", help=_JSON_HELP, rich_help_panel=GLOBAL_PANEL)]
+DebugOption = Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP, rich_help_panel=GLOBAL_PANEL)]
+
+# Frames and colours only where a person looks on; None is plain text.
+_MARKUP: Any = "rich" if is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") else None
+
+app = typer.Typer(
+    name="holdtrue",
+    help="Durable task orchestration whose status never lies.",
+    epilog="First steps: `holdtrue init`, then `holdtrue run hello.py`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=_MARKUP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def group(name: str, help: str) -> typer.Typer:
+    """A group of commands under one word (`holdtrue schedule ...`)."""
+    commands = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=_MARKUP)
+    app.add_typer(commands, name=name)
+    return commands
+
+
+@dataclass
+class Session:
+    """What every command gets: the hub it works on, and where its answers go."""
+
+    hub: str
+    out: Output
+    debug: bool
+
+    @contextmanager
+    def client(self, *, create: bool = False) -> Iterator["SyncClient"]:
+        """An open client of the hub; `create` lets it make a hub that is not there.
+
+        Raises CommandError where there is none.
+        """
+        if not create:
+            self.require_hub()
+        with open_client(self.hub) as client:
+            yield client
+
+    def hub_path(self) -> Path:
+        """The file behind the hub's name; raises UsageProblem for a name of another kind."""
+        return hub_path(self.hub)
+
+    def require_hub(self) -> None:
+        """Raise CommandError unless there is a hub."""
+        path = self.hub_path()
+        if path.is_dir():
+            raise CommandError(
+                f"{str(path)!r} is a directory; a task hub is a file. Name it with --hub or HOLDTRUE_HUB.",
+                ExitCode.HUB_UNAVAILABLE,
+            )
+        if not path.exists():
+            raise CommandError(
+                f"There is no task hub {str(path)!r}. Name another with --hub or HOLDTRUE_HUB, or make one: "
+                "`holdtrue run APP` and `holdtrue start` do.",
+                ExitCode.HUB_UNAVAILABLE,
+            )
+
+
+def hub_path(hub: str) -> Path:
+    """The file behind a hub's name: a path, or `sqlite:///path`."""
+    scheme, mark, rest = hub.partition("://")
+    if mark:
+        if scheme != "sqlite":
+            raise UsageProblem(f"--hub: there is no store for {scheme!r} hubs. Give a file, or sqlite:///file.")
+        hub = unquote(rest.removeprefix("/"))
+    if not hub:
+        raise UsageProblem("--hub: the name of the task hub is empty.")
+    return Path(hub)
+
+
+def open_client(hub: str) -> "SyncClient":
+    """The blocking client of a hub, not yet entered."""
+    from holdtrue.client.sync import SyncClient
+
+    return SyncClient(hub)
+
+
+@dataclass
+class _Given:
+    """The global options as they stood before the command."""
+
+    hub: str | None = None
+    json: bool = False
+    debug: bool = False
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"holdtrue {version('holdtrue')}")
+        except PackageNotFoundError:
+            typer.echo("holdtrue (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    ctx: typer.Context,
+    hub: Annotated[str | None, typer.Option("--hub", metavar="HUB", envvar="HOLDTRUE_HUB", help=_HUB_HELP)] = None,
+    json: Annotated[bool, typer.Option("--json", help=_JSON_HELP)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    ctx.obj = _Given(hub, json, debug)
+
+
+def command(
+    name: str, *, to: typer.Typer = app
+) -> Callable[[Callable[Concatenate[Session, P], ExitCode | None]], Callable[Concatenate[Session, P], ExitCode | None]]:
+    """Register a function of a session as a command; its docstring is the help, what it returns the exit code."""
+
+    def register(
+        function: Callable[Concatenate[Session, P], ExitCode | None],
+    ) -> Callable[Concatenate[Session, P], ExitCode | None]:
+        to.command(name, help=inspect.getdoc(function))(_with_globals(function))
+        return function
+
+    return register
+
+
+def _with_globals(function: Callable[..., ExitCode | None]) -> Callable[..., None]:
+    signature = inspect.signature(function, eval_str=True)
+    own = list(signature.parameters.values())[1:]
+    added = [
+        inspect.Parameter("_hub", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=HubOption),
+        inspect.Parameter("_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption),
+        inspect.Parameter("_debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption),
+    ]
+    context = inspect.Parameter("_ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added + [context]
+
+    def invoke(**arguments: Any) -> None:
+        given = arguments.pop("_ctx").find_root().obj
+        session = Session(
+            hub=_first(arguments.pop("_hub"), given.hub, DEFAULT_HUB),
+            out=Output(json=arguments.pop("_json") or given.json),
+            debug=arguments.pop("_debug") or given.debug,
+        )
+        with reported(session):
+            code = function(session, **arguments)
+        if code:
+            raise typer.Exit(int(code))
+
+    invoke.__name__ = getattr(function, "__name__", "command")
+    invoke.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=parameters, return_annotation=None
+    )
+    invoke.__annotations__ = {p.name: p.annotation for p in parameters}
+    return invoke
+
+
+def _first(*values: str | None) -> str:
+    return next(value for value in values if value is not None)
+
+
+@contextmanager
+def reported(session: Session) -> Iterator[None]:
+    """Turn an error into its message and exit code; the traceback comes only with `--debug`."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the end of the line: every error gets its words
+        code = code_of(error)
+        if session.debug:
+            traceback.print_exc()
+        if code is not ExitCode.INTERRUPTED:
+            session.out.error(_message(error, code), code, kind_of(error))
+        raise typer.Exit(int(code)) from None
+
+
+def kind_of(error: BaseException) -> str:
+    """What an error is called in JSON: its class, or for the command line's own the name of its exit code."""
+    if isinstance(error, CommandError):
+        return error.code.name.title().replace("_", "")
+    return type(error).__name__
+
+
+def _message(error: BaseException, code: ExitCode) -> str:
+    if code is ExitCode.DEFECT:
+        return (
+            f"{type(error).__name__}: {error}\n"
+            "This is a defect of Holdtrue: run the command again with --debug and report what it shows."
+        )
+    if code is ExitCode.TIMEOUT and not str(error):
+        return "The time is over; what was waited for goes on."
+    return str(error) or type(error).__name__

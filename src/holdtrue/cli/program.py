@@ -1,0 +1,29 @@
+"""The whole program: every command in the order in which `--help` lists it, and how it is run."""
+
+import contextlib
+import io
+import sys
+
+import typer
+
+from holdtrue.cli.app import app
+
+# isort: off
+# Importing a module registers its commands; the order is that of the help.
+from holdtrue.cli import init, worker, instances, control, schedules, dead_letters, hub
+
+# isort: on
+
+__all__ = ["app", "run_program"]
+
+COMMAND_MODULES = (init, worker, instances, control, schedules, dead_letters, hub)
+
+
+def run_program() -> None:
+    """Run with the process's arguments and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter must not end a command half-way.
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
+    typer.main.get_command(app)(prog_name="holdtrue")

@@ -1,0 +1,93 @@
+"""What a host and its activity processes say to each other: JSON, each message with its length before it.
+
+Payloads are JSON texts within, as they are in the hub; nothing is ever pickled.
+"""
+
+import msgspec
+
+from holdtrue.core.events import FailureDetails
+from holdtrue.stores.protocol import LockedActivity
+
+LENGTH_BYTES = 4
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an object stands: an importable module, and the dotted name in it."""
+
+    module: str
+    name: str
+
+
+class MainScript(msgspec.Struct, frozen=True):
+    """The script that the host runs as `__main__`: as a module (`python -m`), or as a file."""
+
+    module: str | None
+    path: str | None
+
+
+class Work(msgspec.Struct, frozen=True, tag=True):
+    """To the process: run this item.  `app` None: the function was registered on an app that has no global name."""
+
+    item: LockedActivity
+    function: Place
+    app: Place | None
+    main: MainScript | None
+    max_payload: int | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """To the process: what it runs should end."""
+
+    reason: str
+
+
+class Began(msgspec.Struct, frozen=True, tag=True):
+    """From the process: the app is loaded, the activity's code begins."""
+
+
+class Sign(msgspec.Struct, frozen=True, tag=True):
+    """From the process: a sign of life; what is None stays as it was."""
+
+    progress: str | None
+    details: str | None
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """From the process: the activity's result."""
+
+    result: str | None
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """From the process: the activity's failure."""
+
+    failure: FailureDetails
+
+
+ToProcess = Work | Cancel
+FromProcess = Began | Sign | Done | Failed
+
+_encoder = msgspec.json.Encoder()
+to_process: msgspec.json.Decoder[ToProcess] = msgspec.json.Decoder(ToProcess)
+from_process: msgspec.json.Decoder[FromProcess] = msgspec.json.Decoder(FromProcess)
+
+
+def frame(message: ToProcess | FromProcess) -> bytes:
+    """A message as it goes over the socket."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def take_frames(buffer: bytearray) -> list[bytes]:
+    """The bodies of all whole messages at the buffer's beginning, which are taken out of it."""
+    bodies: list[bytes] = []
+    at = 0
+    while len(buffer) - at >= LENGTH_BYTES:
+        end = at + LENGTH_BYTES + int.from_bytes(buffer[at : at + LENGTH_BYTES], "big")
+        if len(buffer) < end:
+            break
+        bodies.append(bytes(buffer[at + LENGTH_BYTES : end]))
+        at = end
+    if at:
+        del buffer[:at]
+    return bodies

@@ -1,0 +1,86 @@
+"""From a plan to the one value that a store applies: the start, its record, and those of missed ticks.
+
+Pure: the time and the ids come in.  Shared by the service, which fires ticks, and the client's trigger.
+"""
+
+import msgspec
+
+from holdtrue.core.events import ExecutionStarted, ExecutionTerminated, Ticks
+from holdtrue.core.messages import OutboundMessage, Start
+from holdtrue.engine.schedules.planning import MissedTicks, Plan, StartPlan, encode_state
+from holdtrue.engine.schedules.specification import ScheduleSpec, tick_text
+from holdtrue.stores.protocol import CreateRequest, Tick, TickCommit
+
+
+def tick_commit(
+    spec: ScheduleSpec, plan: Plan, etag: int, now: Ticks, *, execution_id: str, start_id: str, take: bool = False
+) -> TickCommit:
+    """The commit of a plan that acts."""
+    start = plan.start
+    missed = [] if plan.missed is None else _missed(spec, plan.missed, now)
+    if start is None:
+        return TickCommit(
+            schedule_id=spec.schedule_id, etag=etag, state=encode_state(plan.state), due=plan.due, missed=missed
+        )
+    return TickCommit(
+        schedule_id=spec.schedule_id,
+        etag=etag,
+        state=encode_state(plan.state),
+        due=plan.due,
+        tick=Tick(
+            schedule_id=spec.schedule_id,
+            due=start.due,
+            decided_at=now,
+            decision="started",
+            instance_id=start.instance_id,
+            execution_id=execution_id,
+            reason=start.reason,
+        ),
+        request=_request(spec, start, now, execution_id, start_id, take),
+        guard=start.guard,
+        state_if_refused=None if plan.state_if_refused is None else encode_state(plan.state_if_refused),
+        due_if_refused=plan.due_if_refused,
+        decision_if_refused=start.decision_if_refused,
+        missed=missed,
+        messages=[] if start.terminate is None else [_termination(spec, start.terminate, now)],
+    )
+
+
+def _request(
+    spec: ScheduleSpec, start: StartPlan, now: Ticks, execution_id: str, start_id: str, take: bool
+) -> CreateRequest:
+    started = ExecutionStarted(
+        timestamp=now,
+        instance_id=start.instance_id,
+        execution_id=execution_id,
+        name=spec.orchestrator,
+        input=spec.input,
+        version=spec.version,
+        tags=spec.tags,
+    )
+    return CreateRequest(start=Start(started=started, start_id=start_id), replaceable=start.replaceable, take=take)
+
+
+def _termination(spec: ScheduleSpec, instance_id: str, now: Ticks) -> OutboundMessage:
+    why = msgspec.json.encode(f"replaced by a later run of schedule {spec.schedule_id!r}").decode()
+    return OutboundMessage(instance_id=instance_id, event=ExecutionTerminated(timestamp=now, input=why))
+
+
+def _missed(spec: ScheduleSpec, missed: MissedTicks, now: Ticks) -> list[Tick]:
+    records = []
+    if missed.older:
+        many = f"{missed.older}" if missed.exact else f"over {missed.older}"
+        records.append(
+            Tick(
+                schedule_id=spec.schedule_id,
+                due=missed.older_until,
+                decided_at=now,
+                decision="missed",
+                count=missed.older,
+                reason=f"{many} ticks up to {tick_text(missed.older_until)}",
+            )
+        )
+    records.extend(
+        Tick(schedule_id=spec.schedule_id, due=tick, decided_at=now, decision="missed") for tick in missed.newest
+    )
+    return records

@@ -1,0 +1,187 @@
+"""Brings messages to instances: stores them, and sees to it that whoever is to handle them learns of it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from holdtrue.core.events import EventRaised, ExecutionTerminated, Ticks
+from holdtrue.core.messages import DEADLINE_EVENT, DeadLetter, InboundMessage, OutboundMessage
+from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.stores.protocol import ActivityResult, CompleteOutcome, Delivery, Due, SendOutcome, SendResult
+
+from .rows import encode, inbound, message_row
+from .statements import sql
+from .transaction import LOCK_BITS, PLACE_BITS, Transaction, tokens_of
+
+FIRED_AT_ONCE = 2_000
+"""Most delayed messages that one look at the clock takes."""
+
+_ENDED = frozenset(int(status) for status in TERMINAL)
+_PENDING = int(Status.PENDING)
+
+
+class _Target(NamedTuple):
+    """The state of an instance, as the statement `target` gives it."""
+
+    key: int
+    lock: int | None
+    status: int
+    ready: int | None
+    held: int
+    scheduled: int | None
+    length: int
+    execution: str
+
+
+def ends(event: Any) -> bool:
+    """Whether a message ends an instance that is held or not begun."""
+    return type(event) is ExecutionTerminated or (type(event) is EventRaised and event.name == DEADLINE_EVENT)
+
+
+def apply_send(transaction: Transaction, messages: list[OutboundMessage]) -> list[SendOutcome]:
+    """Put messages into inboxes."""
+    return [post(transaction, message) for message in messages]
+
+
+def post(transaction: Transaction, message: OutboundMessage) -> SendOutcome:
+    """Store a message for an instance that stands and has not ended."""
+    row = transaction.one(sql.target, message.instance_id)
+    if row is None:
+        return SendOutcome(result=SendResult.NOT_FOUND)
+    target = _Target._make(row)
+    if target.status in _ENDED:
+        return SendOutcome(result=SendResult.ENDED)
+    if message.execution_id is not None and message.execution_id != target.execution:
+        # An answer to an earlier execution: it would be dropped when it is handled.
+        return SendOutcome(result=SendResult.ENDED)
+    return SendOutcome(result=SendResult.ACCEPTED, delivery=_put(transaction, target, message))
+
+
+def _put(transaction: Transaction, target: _Target, message: OutboundMessage) -> Delivery | None:
+    now = transaction.now
+    key = transaction.next_message()
+    due: Ticks | None = message.due
+    if due is not None and due <= now:
+        due = None
+    transaction.execute(sql.insert_message, message_row(target.key, key, message, due))
+    if due is not None:
+        return None
+    lock = target.lock
+    if lock is not None:
+        if lock >> LOCK_BITS != transaction.host:
+            transaction.send_mail(lock, target.key, key)
+            return None
+        return Delivery(
+            target.key,
+            InboundMessage(
+                event=message.event, key=key, execution_id=message.execution_id, scheduled=message.scheduled
+            ),
+        )
+    if target.ready is None:
+        waits = target.held or (
+            target.status == _PENDING and target.scheduled is not None and target.scheduled > now and not target.length
+        )
+        if ends(message.event):
+            transaction.execute(sql.offer_to_all, (now, target.key))
+            transaction.work = True
+        elif not waits:
+            transaction.execute(sql.make_ready, (now, target.key))
+            transaction.work = True
+    else:
+        if target.held and ends(message.event):
+            transaction.execute(sql.offer_to_all, (now, target.key))
+        transaction.work = True
+    return None
+
+
+def post_all(
+    transaction: Transaction, messages: Sequence[OutboundMessage]
+) -> tuple[list[Delivery], list[DeadLetter]]:
+    """Messages of a commit: what is for this host, and what nobody can take."""
+    deliveries: list[Delivery] = []
+    dead: list[DeadLetter] = []
+    for message in messages:
+        outcome = post(transaction, message)
+        if outcome.delivery is not None:
+            deliveries.append(outcome.delivery)
+        elif outcome.result is SendResult.NOT_FOUND and message.execution_id is None:
+            dead.append(
+                DeadLetter(
+                    instance_id=message.instance_id, reason="there is no instance of this id", message=message
+                )
+            )
+    for letter in dead:
+        bury(transaction, letter)
+    return deliveries, dead
+
+
+def bury(transaction: Transaction, letter: DeadLetter) -> None:
+    """Keep a dead letter."""
+    transaction.execute(sql.insert_dead_letter, (transaction.now, encode(letter)))
+
+
+def apply_complete(transaction: Transaction, results: list[ActivityResult]) -> list[CompleteOutcome]:
+    """Results of work items whose instance this host does not hold."""
+    outcomes = []
+    for result in results:
+        key, token = result.ref.key, result.ref.token
+        row = transaction.one(sql.held_activity, key, token)
+        if row is None or not transaction.host:
+            outcomes.append(CompleteOutcome(accepted=False))
+            continue
+        execution, scheduled = row
+        transaction.execute(sql.delete_activity, (key, token))
+        target = transaction.one(sql.target_by_key, key >> PLACE_BITS)
+        delivery = None
+        if target is not None and target[2] not in _ENDED and target[7] == execution:
+            message = OutboundMessage(
+                instance_id="", event=result.event, execution_id=execution, scheduled=scheduled
+            )
+            delivery = _put(transaction, _Target._make(target), message)
+        outcomes.append(CompleteOutcome(accepted=True, delivery=delivery))
+    return outcomes
+
+
+def apply_fire(transaction: Transaction, times: list[Ticks]) -> list[Due]:
+    """Delayed messages whose time has come."""
+    now = max(times)
+    rows = transaction.execute(sql.due_messages, (now, FIRED_AT_ONCE)).fetchall()
+    deliveries: list[Delivery] = []
+    ready: list[tuple[int, int]] = []
+    offered: list[tuple[int, int]] = []
+    fired: list[tuple[int, int]] = []
+    for instance, key, execution, scheduled, event, lock, held in rows:
+        fired.append((instance, key))
+        if lock is None:
+            (message,) = inbound([(key, execution, scheduled, event)])
+            if not held:
+                ready.append((now, instance))
+            elif ends(message.event):
+                offered.append((now, instance))
+        elif lock >> LOCK_BITS == transaction.host:
+            (message,) = inbound([(key, execution, scheduled, event)])
+            deliveries.append(Delivery(instance, message))
+        else:
+            transaction.send_mail(lock, instance, key)
+    if fired:
+        transaction.many("fire", fired)
+    if ready:
+        transaction.many("make_ready", ready)
+        transaction.work = True
+    if offered:
+        transaction.executemany(sql.offer_to_all, offered)
+        transaction.work = True
+    next_due = transaction.execute(sql.earliest_due).fetchone()[0]
+    first = Due(deliveries=deliveries, ready=bool(ready or offered), next_due=next_due)
+    return [first, *(Due(deliveries=[], ready=bool(ready), next_due=next_due) for _ in times[1:])]
+
+
+def apply_fetch(transaction: Transaction, asked: list[None]) -> list[list[Delivery]]:
+    """What came from elsewhere for instances that this host holds."""
+    found: list[Delivery] = []
+    if transaction.host:
+        first, last = tokens_of(transaction.host)
+        rows = transaction.execute(sql.mail, (transaction.host, first, last)).fetchall()
+        for instance, *message in rows:
+            found.append(Delivery(instance, inbound([tuple(message)])[0]))  # type: ignore[list-item]
+        transaction.execute(sql.delete_mail, (transaction.host,))
+    return [found, *([] for _ in asked[1:])]

@@ -1,0 +1,228 @@
+"""Who else is at work on a hub: kernel locks and sockets on side files in the directory `<hub>-hosts`.
+
+Every open store owns two files there: a lock file, on which it holds a POSIX lock as long as its process
+lives, and a datagram socket, at which others wake it.  Two more, `turn-next` and `turn-now`, give writers
+of several processes a fair turn.  Knows nothing of the hub's tables.
+
+Closing any descriptor of a file drops all POSIX locks that the process holds on it.  So a file of this
+process is never opened twice in it: `_OWN` knows them all, over all stores of the process.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import msgspec
+
+from holdtrue.environment import Environment
+from holdtrue.stores.protocol import Notice
+
+_OWN: dict[str, "Presence"] = {}
+"""The stores of this process by the path of their lock file."""
+_TURNS: dict[str, "_Turn"] = {}
+"""The turnstiles of this process by directory."""
+
+_MOST_BYTES = 16_384
+_encode = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[Notice] = msgspec.msgpack.Decoder(Notice)
+
+
+class _Turn:
+    """The two locks of a writer's turn, shared by the stores of one process."""
+
+    def __init__(self, directory: str, environment: Environment) -> None:
+        self.users = 0
+        self.mutex: AbstractContextManager[Any] = environment.mutex()
+        self.pid = environment.pid()
+        self.following = os.open(os.path.join(directory, "turn-next"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.current = os.open(os.path.join(directory, "turn-now"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[None]:
+        # Next in line, then at work: whoever has just worked comes behind the one who waits.
+        with self.mutex:
+            fcntl.lockf(self.following, fcntl.LOCK_EX)
+            try:
+                fcntl.lockf(self.current, fcntl.LOCK_EX)
+            finally:
+                fcntl.lockf(self.following, fcntl.LOCK_UN)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self.current, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self.following)
+        os.close(self.current)
+
+
+class Presence:
+    """This store among the others of its hub.  `close` takes its files away."""
+
+    def __init__(self, path: str, environment: Environment) -> None:
+        self.directory = f"{path}-hosts"
+        self._environment = environment
+        self._pid = environment.pid()
+        os.makedirs(self.directory, exist_ok=True)
+        self._directory = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+        self.file = f"{environment.pid()}-{environment.random().getrandbits(64):016x}"
+        lock_path = self._path(self.file)
+        self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _OWN[lock_path] = self
+        turn = _TURNS.get(self.directory)
+        if turn is None or turn.pid != environment.pid():
+            turn = _TURNS[self.directory] = _Turn(self.directory, environment)
+        turn.users += 1
+        self._turn = turn
+        self._probes: dict[str, int] = {}
+        self._seen = -1
+        self._others: list[str] = []
+        self._sending = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sending.setblocking(False)
+        self._receiving: socket.socket | None = None
+        self._notify: Callable[[Notice], None] | None = None
+        self._closed = False
+
+    # -- others ----------------------------------------------------------------------------------------
+
+    def others(self) -> list[str]:
+        """The other stores' file names; looks again only where the directory has changed."""
+        changed = os.fstat(self._directory).st_mtime_ns
+        if changed != self._seen:
+            # A change in the same moment as the listing must be seen at the next look.
+            names = os.listdir(self._directory)
+            self._seen = changed if self._environment.now() * 100 - changed > 50_000_000 else -1
+            self._others = [name[:-5] for name in names if name.endswith(".lock") and name[:-5] != self.file]
+        return self._others
+
+    def is_alive(self, file: str) -> bool:
+        """Whether the process that owns this file lives; a dead one's files are taken away."""
+        path = self._path(file)
+        own = _OWN.get(path)
+        if own is not None and own._pid == self._environment.pid():
+            return not own._closed
+        descriptor = self._probes.get(file)
+        if descriptor is None:
+            try:
+                descriptor = self._probes[file] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return True
+            raise
+        os.close(self._probes.pop(file))
+        self._remove(file)
+        return False
+
+    def sweep(self) -> None:
+        """Take away the files of stores that died."""
+        present = set(self.others())
+        for file in list(present):
+            self.is_alive(file)
+        for file in list(self._probes):
+            if file not in present:
+                os.close(self._probes.pop(file))
+
+    # -- a writer's turn -------------------------------------------------------------------------------
+
+    def turn(self) -> AbstractContextManager[None]:
+        """A writer's fair turn among several processes; nothing where this store is alone."""
+        return self._turn.take() if self.others() else contextlib.nullcontext()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """The turn, whoever is there."""
+        return self._turn.take()
+
+    # -- waking ----------------------------------------------------------------------------------------
+
+    def listen(self, notify: Callable[[Notice], None]) -> socket.socket | None:
+        """Be woken by others: the socket to be watched (None: this system cannot, ask from time to time)."""
+        self._notify = notify
+        if self._receiving is None:
+            receiving = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                receiving.setblocking(False)
+                receiving.bind(self._address(self.file))
+            except OSError:
+                receiving.close()
+                return None
+            self._receiving = receiving
+        return self._receiving
+
+    def received(self) -> None:
+        """Take what lies in the socket, and tell it as one notice."""
+        receiving, notify = self._receiving, self._notify
+        if receiving is None or notify is None:
+            return
+        work = schedules = False
+        changed: dict[str, None] = {}
+        vague = False
+        for _ in range(256):
+            try:
+                notice = _decoder.decode(receiving.recv(_MOST_BYTES + 64))
+            except (BlockingIOError, InterruptedError):
+                break
+            except (OSError, msgspec.DecodeError):
+                vague = True
+                continue
+            work, schedules = work or notice.work, schedules or notice.schedules
+            changed.update(dict.fromkeys(notice.changed))
+            vague = vague or not notice.changed
+        notify(Notice(work=work, changed=() if vague else tuple(changed), schedules=schedules))
+
+    def wake(self, notice: Notice) -> None:
+        """Tell all others."""
+        others = self.others()
+        if not others:
+            return
+        data = _encode(notice)
+        if len(data) > _MOST_BYTES:
+            data = _encode(Notice(work=notice.work, changed=(), schedules=notice.schedules))
+        for file in others:
+            # Nobody listens there, it died, or it has plenty of notices to read: all well.
+            with contextlib.suppress(OSError):
+                self._sending.sendto(data, self._address(file))
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave: others see at once that this store is gone."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._receiving is not None:
+            self._receiving.close()
+        self._sending.close()
+        self._remove(self.file)
+        for descriptor in self._probes.values():
+            os.close(descriptor)
+        os.close(self._lock)
+        os.close(self._directory)
+        _OWN.pop(self._path(self.file), None)
+        self._turn.users -= 1
+        if not self._turn.users:
+            self._turn.close()
+            if _TURNS.get(self.directory) is self._turn:
+                del _TURNS[self.directory]
+
+    def _path(self, file: str) -> str:
+        return os.path.join(self.directory, f"{file}.lock")
+
+    def _address(self, file: str) -> str:
+        # A socket's path has at most 108 bytes; the way over our descriptor of the directory is short.
+        path = os.path.join(self.directory, f"{file}.sock")
+        return path if len(os.fsencode(path)) < 100 else f"/proc/self/fd/{self._directory}/{file}.sock"
+
+    def _remove(self, file: str) -> None:
+        for ending in ("sock", "lock"):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.directory, f"{file}.{ending}"))

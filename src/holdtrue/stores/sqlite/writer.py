@@ -1,0 +1,322 @@
+"""The writer: gathers the operations of a store, and applies them in few transactions.
+
+While one transaction is on its way to the disk, the next operations gather; they share one sync.  A
+failing operation takes no other down: what was tried together is then done one by one.  Runs in a thread
+of its own, or inline where the environment asks for it.  Knows nothing of what operations do.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import apsw
+
+from holdtrue.environment import Environment
+from holdtrue.stores import errors
+
+from .errors import translate
+from .statements import sql
+from .transaction import Contested, Transaction
+
+_AWAY_SECONDS = 0.004
+_JSON_TRANSACTIONS = 64
+
+
+class Operation(NamedTuple):
+    """What a write does: `apply` takes a transaction and items, and gives as many outcomes.
+
+    One that is not `durable` need not be on disk when it is answered.
+    """
+
+    apply: Callable[[Transaction, list[Any]], Sequence[Any]]
+    durable: bool = True
+
+
+class _Entry:
+    __slots__ = ("abandoned", "error", "future", "items", "operation", "result")
+
+    def __init__(
+        self, operation: Operation, items: list[Any], future: "asyncio.Future[Any]", abandoned: Callable[[Any], None] | None
+    ) -> None:
+        self.operation = operation
+        self.items = items
+        self.future = future
+        self.abandoned = abandoned
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class Surroundings:
+    """What the writer asks of its store; the store fills it in."""
+
+    path: str
+    synchronous: str = "full"
+
+    def connect(self) -> apsw.Connection:
+        """A fresh connection for writing."""
+        raise NotImplementedError
+
+    def check_file(self) -> None:
+        """Raise StoreMissing where the hub's file is gone."""
+
+    def turn(self) -> Any:
+        """The turn of a writer among several processes."""
+        raise NotImplementedError
+
+    def shared(self) -> bool:
+        """Whether other stores are open on this hub."""
+        return False
+
+    def host(self) -> int:
+        """The number of this store's host, 0 if it has not joined."""
+        return 0
+
+    def host_lost(self) -> None:
+        """This store's host was taken for dead."""
+
+    def token(self) -> int:
+        """A fencing token of this store's host."""
+        return 0
+
+    def committed(self, transaction: Transaction) -> None:
+        """Tell others what a transaction changed."""
+
+
+class Writer:
+    """Applies operations; `submit` gives a future of the outcomes.  `close` ends it when all is done."""
+
+    def __init__(self, surroundings: Surroundings, environment: Environment, loop: asyncio.AbstractEventLoop) -> None:
+        self._around = surroundings
+        self._environment = environment
+        self._loop = loop
+        self._inline = environment.inline_writer
+        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._connection: apsw.Connection | None = None
+        self._synced = True
+        self._mark_base = environment.random().getrandbits(40) << 22
+        self._marks = 0
+        self._json_left = 0
+        self._closed = False
+        self._ended: asyncio.Future[None] = loop.create_future()
+        if not self._inline:
+            environment.thread(self._run, "holdtrue-sqlite-writer")
+
+    def submit(
+        self, operation: Operation, items: list[Any], abandoned: Callable[[Any], None] | None = None
+    ) -> "asyncio.Future[Any]":
+        """The outcomes of an operation, one for each item, in a future.
+
+        `abandoned` is called with them where nobody waits for the future any more.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(errors.StoreUnavailable(f"hub {self._around.path!r} is closed; open it first"))
+            return future
+        entry = _Entry(operation, items, future, abandoned)
+        if self._inline:
+            self._work([entry])
+            _resolve([entry])
+        else:
+            self._queue.put(entry)
+        return future
+
+    async def close(self) -> None:
+        """Do what was submitted, then end."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._inline:
+            self._disconnect()
+            return
+        self._queue.put(None)
+        await self._ended
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        take, empty, at_once = self._queue.get, self._queue.empty, self._queue.get_nowait
+        tell = self._loop.call_soon_threadsafe
+        while True:
+            entry = take()
+            entries: list[_Entry] = []
+            ending = entry is None
+            if entry is not None:
+                entries.append(entry)
+            while not empty():
+                entry = at_once()
+                if entry is None:
+                    ending = True
+                else:
+                    entries.append(entry)
+            if entries:
+                self._work(entries)
+                try:
+                    tell(_resolve, entries)
+                except RuntimeError:
+                    # The loop is closed: nobody waits any more.
+                    break
+            if ending:
+                break
+        self._disconnect()
+        try:
+            tell(self._end)
+        except RuntimeError:
+            pass
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._synced = True
+        if connection is not None:
+            try:
+                connection.close()
+            except apsw.Error:
+                connection.close(True)
+
+    def _work(self, entries: list[_Entry]) -> None:
+        """Apply entries: together, else one by one.  Never raises."""
+        error = self._attempt(entries)
+        if error is None:
+            return
+        whole = isinstance(error, errors.StoreUnavailable | errors.StoreMissing | errors.StoreCorrupt)
+        if len(entries) == 1 or (whole and isinstance(error.__cause__, apsw.BusyError)):
+            for entry in entries:
+                entry.error = error
+            return
+        for entry in entries:
+            entry.error = self._attempt([entry])
+
+    def _attempt(self, entries: list[_Entry]) -> Exception | None:
+        """One transaction over all entries; the error, after which nothing of it stands."""
+        around = self._around
+        try:
+            around.check_file()
+            if self._connection is None:
+                self._connection = around.connect()
+            with around.turn():
+                try:
+                    transaction = self._transact(self._connection, entries, careful=False)
+                except Contested:
+                    transaction = self._transact(self._connection, entries, careful=True)
+        except Exception as error:
+            typed = translate(error, around.path)
+            if isinstance(typed, errors.StoreMissing | errors.StoreCorrupt):
+                self._disconnect()
+            return typed
+        if transaction.work or transaction.changed or transaction.schedules:
+            around.committed(transaction)
+        return None
+
+    def _transact(self, connection: apsw.Connection, entries: list[_Entry], *, careful: bool) -> Transaction:
+        around, environment = self._around, self._environment
+        durable = False
+        for entry in entries:
+            if entry.operation.durable:
+                durable = True
+                break
+        if durable is not self._synced and around.synchronous == "full":
+            # What only takes locks need not be on disk; the next durable commit syncs it along.
+            connection.execute("pragma synchronous = full" if durable else "pragma synchronous = normal")
+            self._synced = durable
+        execute = connection.execute
+        execute(sql.begin)
+        try:
+            clock, cpu = environment.monotonic(), environment.thread_cpu()
+            host = around.host()
+            if host and execute(sql.host_alive, (host,)).fetchone() is None:
+                around.host_lost()
+                host = 0
+            transaction = Transaction(
+                connection,
+                now=environment.now(),
+                host=host,
+                token=around.token,
+                careful=careful,
+                shared=around.shared(),
+                as_json=self._json_left > 0,
+            )
+            if len(entries) == 1:
+                entries[0].result = entries[0].operation.apply(transaction, entries[0].items)
+            else:
+                _apply_grouped(transaction, entries)
+            if durable:
+                self._marks += 1
+                mark = self._mark_base | self._marks
+                execute(sql.count, (transaction.instance, transaction.message, mark))
+            self._judge(environment.monotonic() - clock, environment.thread_cpu() - cpu)
+            around.check_file()
+        except BaseException:
+            self._undo(connection)
+            raise
+        try:
+            execute(sql.commit)
+        except apsw.Error as error:
+            self._undo(connection)
+            if not durable or not isinstance(error, apsw.IOError) or not self._took_effect(mark):
+                raise
+        return transaction
+
+    def _undo(self, connection: apsw.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute(sql.rollback)
+        except apsw.Error:
+            self._disconnect()
+
+    def _took_effect(self, mark: int) -> bool:
+        """After a commit whose answer was an error of the disk: did it take effect?  A fresh look decides."""
+        self._disconnect()
+        try:
+            self._connection = self._around.connect()
+            return bool(self._connection.execute(sql.mark).fetchone()[0] == mark)
+        except (apsw.Error, errors.StoreError) as error:
+            raise errors.OutcomeUnknown(
+                f"hub {self._around.path!r}: the disk failed during a commit, and cannot be read back ({error}). "
+                "Look whether the work is there before doing it again"
+            ) from error
+
+    def _judge(self, wall: float, cpu: float) -> None:
+        """Choose the statements' form: each row bound takes the interpreter's lock again, 5 ms where it is busy."""
+        if self._json_left:
+            self._json_left -= 1
+        elif wall - cpu > _AWAY_SECONDS * 4 and wall > 4 * cpu:
+            self._json_left = _JSON_TRANSACTIONS
+
+
+def _apply_grouped(transaction: Transaction, entries: list[_Entry]) -> None:
+    groups: dict[Operation, list[_Entry]] = {}
+    for entry in entries:
+        group = groups.get(entry.operation)
+        if group is None:
+            groups[entry.operation] = [entry]
+        else:
+            group.append(entry)
+    for operation, group in groups.items():
+        if len(group) == 1:
+            group[0].result = operation.apply(transaction, group[0].items)
+            continue
+        items: list[Any] = []
+        for entry in group:
+            items += entry.items
+        results = operation.apply(transaction, items)
+        at = 0
+        for entry in group:
+            end = at + len(entry.items)
+            entry.result = results[at:end]
+            at = end
+
+
+def _resolve(entries: list[_Entry]) -> None:
+    for entry in entries:
+        future = entry.future
+        if future.done():
+            if entry.abandoned is not None and entry.error is None:
+                entry.abandoned(entry.result)
+        elif entry.error is not None:
+            future.set_exception(entry.error)
+        else:
+            future.set_result(entry.result)

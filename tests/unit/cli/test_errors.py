@@ -1,0 +1,115 @@
+"""How errors end a command: the message, where it goes, the exit code, and no traceback unless asked for."""
+
+from pathlib import Path
+
+import pytest
+
+from holdtrue.cli.exits import MEANINGS, ExitCode
+from holdtrue.client.errors import InstanceAlreadyExists, InstanceEnded, InstanceNotFound, RewindRefused
+from holdtrue.core.errors import HoldtrueError, InvalidInput
+from holdtrue.core.projection import Status
+from holdtrue.engine.schedules.errors import InvalidSchedule, ScheduleExists, ScheduleNotFound
+from holdtrue.stores.errors import SchemaTooNew, StoreUnavailable
+from tests.unit.cli.support import FakeClient, documents, run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InstanceNotFound("x"), 3),
+        (ScheduleNotFound("x"), 3),
+        (InstanceAlreadyExists("x", Status.RUNNING), 4),
+        (InstanceEnded("x", "suspended"), 4),
+        (RewindRefused("x", Status.RUNNING), 4),
+        (ScheduleExists("x"), 4),
+        (InvalidInput("an id is empty"), 2),
+        (InvalidSchedule("no"), 2),
+        (StoreUnavailable("the disk is full"), 5),
+        (SchemaTooNew("newer"), 5),
+        (TimeoutError("late"), 6),
+        (HoldtrueError("some other"), 1),
+        (PermissionError(13, "Permission denied"), 1),
+        (KeyError("oops"), 70),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_error_has_its_exit_code(client: FakeClient, error: BaseException, code: int) -> None:
+    client.error = error  # type: ignore[assignment]
+    result = run("start", "hello")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    if code not in (130, 70):
+        assert result.stderr == f"Error: {error}\n"
+
+
+def test_debug_shows_the_traceback(client: FakeClient) -> None:
+    client.error = KeyError("oops")
+    for arguments in (["--debug", "start", "hello"], ["start", "hello", "--debug"]):
+        result = run(*arguments)
+        assert result.exit_code == 70
+        assert "Traceback" in result.stderr
+
+
+def test_an_error_as_json(client: FakeClient) -> None:
+    client.error = InstanceNotFound("x")
+    for arguments in (["--json", "start", "hello"], ["start", "hello", "--json"]):
+        [document] = documents(run(*arguments).stderr)
+        assert document == {"error": {"type": "InstanceNotFound", "message": str(client.error), "exit_code": 3}}
+
+
+def test_a_hub_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = (
+        "list", "show x", "wait x", "raise x e", "suspend x", "resume x", "cancel x", "terminate x", "rewind x",
+        "restart x", "purge x", "purge --all --yes", "info", "backup b", "schedule list",
+        "schedule create s n --every 5s", "dead-letters list",
+    )  # fmt: skip
+    for words in commands:
+        result = run(*words.split())
+        assert result.exit_code == 5, words
+        assert "'holdtrue.db'" in result.stderr
+        assert "holdtrue run APP" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hub_is_named_by_option_then_environment_then_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = {"HOLDTRUE_HUB": "of-environment.db"}
+    assert "'of-environment.db'" in run("list", env=env).stderr
+    assert "'before.db'" in run("--hub", "before.db", "list", env=env).stderr
+    assert "'after.db'" in run("--hub", "before.db", "list", "--hub", "after.db", env=env).stderr
+    assert "'a b.db'" in run("list", "--hub", "sqlite:///a%20b.db").stderr
+
+
+@pytest.mark.parametrize("hub", ["postgres://x", "", "sqlite:///"])
+def test_a_hub_that_cannot_be_meant(hub: str) -> None:
+    assert run("list", "--hub", hub).exit_code == 2
+
+
+def test_a_folder_is_no_hub(tmp_path: Path) -> None:
+    result = run("list", "--hub", str(tmp_path))
+    assert result.exit_code == 5
+    assert "directory" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", ["bogus", "list --bogus", "start", "list --limit x", "list --status never", "schedule bogus"]
+)
+def test_wrong_usage(hub: Path, words: str) -> None:
+    result = run(*words.split())
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_bad_json_names_the_argument(client: FakeClient) -> None:
+    result = run("start", "hello", "Ada")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: input: not valid JSON")
+    assert client.calls == []
+
+
+def test_every_exit_code_has_its_meaning() -> None:
+    assert set(MEANINGS) == set(ExitCode)
