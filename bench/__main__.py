@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import signal
+import statistics
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.goals import GOALS, US, comparison_table, judge, verdict_table
+from bench.goals import GOALS, US, comparison_table, judge, number_text, verdict_table
 from bench.measure import CACHE, ROOT
 from bench.peers import PEERS, Peer
 from bench.peers.environments import Unavailable, command
@@ -142,7 +143,7 @@ def own_table(runs: Sequence[Sequence[dict[str, Any]]]) -> str:
     if not rows:
         return ""
     body = [
-        f"| {scenario} | {case} | {sorted(values)[len(values) // 2]:,.4g} {unit} |"
+        f"| {scenario} | {case} | {number_text(statistics.median(values))} {unit} |"
         for (scenario, case, unit), values in rows.items()
     ]
     return "\n".join(["| scenario | case | figure |", "|---|---|---|", *body])

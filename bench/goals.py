@@ -155,7 +155,8 @@ def judge(goal: Goal, runs: Sequence[Sequence[Line]], durable: Sequence[str]) ->
     return Verdict(goal, tuple(ratios), ours[middle], None if plain else others[middle], best_names[middle])
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """A figure as the tables show it: three digits that say something; empty for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -167,14 +168,18 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     for verdict in verdicts:
         sign = "≥" if verdict.goal.at_least else "≤"
         word = {True: "met", False: "NOT MET", None: "not measured"}[verdict.met]
-        spread = f"{_number(min(verdict.ratios))} – {_number(max(verdict.ratios))}" if len(verdict.ratios) > 1 else ""
-        against = " ".join(part for part in (_number(verdict.others), verdict.beside) if part)
+        spread = (
+            f"{number_text(min(verdict.ratios))} – {number_text(max(verdict.ratios))}"
+            if len(verdict.ratios) > 1
+            else ""
+        )
+        against = " ".join(part for part in (number_text(verdict.others), verdict.beside) if part)
         cells = (
             verdict.goal.text,
-            f"{sign} {_number(verdict.goal.bound)}",
-            _number(verdict.ratio),
+            f"{sign} {number_text(verdict.goal.bound)}",
+            number_text(verdict.ratio),
             spread,
-            _number(verdict.ours),
+            number_text(verdict.ours),
         )
         rows.append("| " + " | ".join((*cells, against, word)) + " |")
     return "\n".join(rows)
@@ -201,7 +206,7 @@ def comparison_table(runs: Sequence[Sequence[Line]], titles: Mapping[str, str], 
             if system == US and figure.scenario == "start":
                 figure = Figure("start", "nothing runs them")
             seen = [value for lines in runs for value in figure.values(lines, [system]).values()]
-            cells.append(_number(statistics.median(seen)) if seen else "–")
+            cells.append(number_text(statistics.median(seen)) if seen else "–")
         if any(cell != "–" for cell in cells):
             if note := notes.get(system):
                 remarks.append(note)

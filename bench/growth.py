@@ -1,7 +1,8 @@
 """growth: start, run and query rate of a hub with no, 10⁵ and 10⁶ ended instances, with time-ordered and random ids.
 
 The hubs are filled first, by running that many instances that end at once; then the rates of all hubs are taken in
-turns, several rounds, so that what the machine does besides falls on all alike.  The lines give medians.
+turns, several rounds, so that what the machine does besides falls on all alike.  The lines give the middle round.
+A query is the newest page of 100, of the completed and of the running instances (none) by turns.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ async def fill(hub: Path, order: str, instances: int) -> None:
             specs = [StartSpec(orchestrator=nothing, input=0, instance_id=new_id(order)) for _ in range(count)]
             ids = await host.client.start_many(specs)
             await host.client.wait_for_completion(ids[-1])
-        while (await host.client.info()).instances.get(holdtrue.Status.COMPLETED, 0) < instances:
+        while (await host.client.info()).instances.get(holdtrue.Status.COMPLETED.name, 0) < instances:
             await asyncio.sleep(0.25)
 
 
@@ -45,7 +46,7 @@ async def rates(hub: Path, order: str, size: int) -> dict[str, tuple[Measured, i
         await drive(2 * LANES, LANES, start)
         started = await drive(4 * size, LANES, start)
     async with holdtrue.Host(app, str(hub)) as host:
-        while (await host.client.info()).instances.get(holdtrue.Status.PENDING, 0):
+        while (await host.client.info()).instances.get(holdtrue.Status.PENDING.name, 0):
             await asyncio.sleep(0.1)
 
         async def one(number: int) -> None:
@@ -53,7 +54,8 @@ async def rates(hub: Path, order: str, size: int) -> dict[str, tuple[Measured, i
             await host.client.wait_for_completion(instance_id)
 
         async def page(number: int) -> None:
-            await host.client.query_page(statuses={holdtrue.Status.COMPLETED}, newest_first=True, page_size=100)
+            status = holdtrue.Status.COMPLETED if number % 2 else holdtrue.Status.RUNNING
+            await host.client.query_page(statuses={status}, newest_first=True, page_size=100)
 
         await drive(2 * LANES, LANES, one)
         ran = await drive(size, LANES, one)
@@ -66,7 +68,7 @@ async def rates(hub: Path, order: str, size: int) -> dict[str, tuple[Measured, i
 
 
 async def main(small: int, large: int, rounds: int, size: int) -> None:
-    """Fill, measure in turns, report medians."""
+    """Fill, measure in turns, report the middle round."""
     with scratch() as folder:
         hubs = {
             (order, level): folder / f"{order}-{level}.db"
@@ -76,8 +78,10 @@ async def main(small: int, large: int, rounds: int, size: int) -> None:
         for (order, level), hub in hubs.items():
             await fill(hub, order, level)
         seen: dict[tuple[str, str, int], list[tuple[Measured, int, str]]] = defaultdict(list)
-        for _ in range(rounds):
+        for turn in range(rounds):
             for (order, level), hub in hubs.items():
+                if level == 0:  # a new one each time: what is measured fills it
+                    hub = folder / f"{order}-new-{turn}.db"
                 for rate, taken in (await rates(hub, order, size)).items():
                     seen[rate, order, level].append(taken)
     for (rate, order, level), rounds_of_it in seen.items():

@@ -41,7 +41,7 @@ async def served(hub: str, starts: int) -> None:
         case="a worker runs them",
         work=starts,
         unit="starts/s",
-        unfinished=sum(count for status, count in info.instances.items() if status != "Completed"),
+        unfinished=sum(count for status, count in info.instances.items() if status != holdtrue.Status.COMPLETED.name),
     )
 
 

@@ -66,7 +66,7 @@ async def drain(hub: Path, instances: int, processes: int) -> tuple[Measured, li
         for worker in workers:
             worker.begun()
         async with holdtrue.Client(str(hub), app=app) as client:
-            while (await client.info()).instances.get(holdtrue.Status.COMPLETED, 0) < instances:
+            while (await client.info()).instances.get(holdtrue.Status.COMPLETED.name, 0) < instances:
                 await asyncio.sleep(0.25)
             ended = 0.0
             async for status in client.query(page_size=1000):

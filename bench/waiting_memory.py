@@ -18,7 +18,7 @@ async def main(instances: int) -> None:
                 for first in range(0, instances, 1000):
                     count = min(1000, instances - first)
                     await host.client.start_many([StartSpec(orchestrator=waiting) for _ in range(count)])
-                while (await host.client.info()).instances.get(holdtrue.Status.RUNNING, 0) < instances:
+                while (await host.client.info()).instances.get(holdtrue.Status.RUNNING.name, 0) < instances:
                     await asyncio.sleep(0.25)
             await asyncio.sleep(1)
             report("holdtrue", "waiting_memory", measured, case="until they wait", work=instances, unit="instances/s")

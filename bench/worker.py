@@ -11,6 +11,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,30 @@ class WorkerProcess:
             self._process.wait()
 
 
-def cpu_seconds(pid: int | None = None) -> float:
-    """CPU seconds of a process (this one) and of its living descendants so far; of this one alone without /proc."""
-    pid = os.getpid() if pid is None else pid
+def cpu_seconds() -> float:
+    """CPU seconds of this process (all its threads) and of its living descendants so far."""
+    return time.process_time() + sum(_cpu_of(child) for child in _children(os.getpid()))
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _words(task / "children")]
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+def _cpu_of(pid: int) -> float:
+    """Of another process and its descendants, in steps of the system's clock tick; 0 where it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return usage.ru_utime + usage.ru_stime
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(
-        cpu_seconds(int(child)) for child in children
-    )
+        return 0.0
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_cpu_of(child) for child in _children(pid))
 
 
 def resident_mb() -> float:

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +26,7 @@ import holdtrue
 from . import job, plan, tables, weather
 from .progress import Screen, View
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.03
 
 
 class Worker:
@@ -122,6 +124,11 @@ class Watch:
         self._open: list[tuple[float, str, str]] = []
         self._last: holdtrue.InstanceStatus | None = None
 
+    @property
+    def waits(self) -> bool:
+        """True while a run that lost its worker has not committed anything since."""
+        return bool(self._open)
+
     def seen(self, status: holdtrue.InstanceStatus | None) -> None:
         """A look at the instance: its last commit closes what was open before it."""
         self._last = status
@@ -154,6 +161,8 @@ class Storm:
         self.kills = 0
         self._plan = kills
         self._view = View()
+        self._decisions: Counter[str] = Counter()
+        self._last_tick: datetime | None = None
 
     async def run(self, screen: Screen) -> None:
         """Until there are enough months and the plan is done; raises RuntimeError if that takes too long."""
@@ -183,7 +192,7 @@ class Storm:
     async def _attack(self, client: holdtrue.Client, screen: Screen, begun: float) -> None:
         coming = list(self._plan)
         next_kill = time.monotonic() + (coming[0].wait if coming else 0.0)
-        while coming or self._view.months < self.months or any(worker.back_at for worker in self.workers):
+        while coming or self._view.months < self.months or self.watch.waits or not all(w.is_up for w in self.workers):
             await asyncio.sleep(LOOK_SECONDS)
             now = time.monotonic()
             if now - begun > self.limit:
@@ -219,6 +228,10 @@ class Storm:
             custom = status.custom_status or {}
             view.step = " ".join(str(custom[name]) for name in ("month", "step") if name in custom)
         view.months = tables.count(job.table_file(self.directory))
+        for tick in await client.schedules.ticks(job.SCHEDULE, after=self._last_tick):
+            self._decisions[tick.decision] += tick.count
+            self._last_tick = tick.due
+        view.ticks = ", ".join(f"{count} {decision}" for decision, count in sorted(self._decisions.items()))
         view.kills = self.kills
         view.slowest = max((recovery.seconds for recovery in self.watch.recoveries), default=0.0)
         view.workers = [worker.text for worker in self.workers]
@@ -259,7 +272,9 @@ def main() -> int:
         failed = False
     print(f"\nThe storm is over after {time.monotonic() - began:.0f} s, {storm.kills} kills (seed {seed}).")
     slowest = max(storm.watch.recoveries, key=lambda recovery: recovery.seconds, default=None)
-    if slowest is not None:
+    if slowest is None:
+        print("slowest recovery       none: no kill hit the worker that held the run")
+    else:
         print(
             f"slowest recovery       {slowest.seconds:.2f} s from the kill of {slowest.killed} to the next commit "
             f"of the run that it held ({len(storm.watch.recoveries)} such kills)"

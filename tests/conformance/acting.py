@@ -297,7 +297,7 @@ class Held:
         if messages is None:
             self.inbox = []
         making = Episode(self.state, batch, now=now or self._clock.now(), new_id=new_id)
-        if actions or custom is not UNSET or cancel:
+        if (actions or custom is not UNSET or cancel) and making.state.projection.status not in TERMINAL:
             making.wake()  # the script acts although nothing came
         script = actions
         while making.feed:

@@ -5,7 +5,8 @@ One `Converter` for an app.  It knows values and types; it must not know instanc
 What msgspec converts it converts: dataclasses, its structs, attrs, TypedDict, NamedTuple, enums, datetime,
 timedelta, UUID, Decimal, bytes, unions it can tell apart.  Beyond that: classes with `to_json` and
 `from_json` as the SDK has them (the hooks speak in JSON values, not texts) and pydantic models.  Without
-a hint, with `Any` or `None`, a payload comes back as plain JSON.
+a hint, with `Any` or `None`, a payload comes back as plain JSON.  JSON has no NaN and no infinities: they
+become null.
 
 Encoders and decoders are made once for each type: this is the hot path of every step.
 """
@@ -29,7 +30,7 @@ _Decode = Callable[[str], Any]
 
 
 class Converter:
-    """Encodes values and decodes payloads; `max_payload` bounds a payload's UTF-8 bytes, both ways out and in."""
+    """Encodes values and decodes payloads; `max_payload` bounds the UTF-8 bytes of what is written."""
 
     def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
         self.max_payload = max_payload

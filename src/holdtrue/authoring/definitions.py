@@ -134,7 +134,7 @@ def define_activity(
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise RegistrationError(
             f"{place}: {what} yields, but an activity gives its result once: return it "
-            "(report what is done on the way with ctx.heartbeat or ctx.set_progress)"
+            "(report what is done on the way with ctx.heartbeat or ctx.progress)"
         )
     asynchronous = _is_async(function)
     if cpu:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote
 
 import typer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from holdtrue.client.sync import SyncClient
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 DEFAULT_HUB = "holdtrue.db"
 GLOBAL_PANEL = "Global options"
@@ -113,6 +114,17 @@ def open_client(hub: str) -> "SyncClient":
     from holdtrue.client.sync import SyncClient
 
     return SyncClient(hub)
+
+
+@contextmanager
+def streamed(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """A stream of the client's that is closed when it is left early, while the client is still open."""
+    try:
+        yield items
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdtrue.cli.app import Session, command
+from holdtrue.cli.app import Session, command, streamed
 from holdtrue.cli.exits import CommandError, ExitCode, UsageProblem
 from holdtrue.cli.output import Node, instant
 from holdtrue.cli.values import (
@@ -199,8 +199,7 @@ def list_instances(
         "newest_first": not oldest_first,
         "page_size": min(limit + 1, 1_000) if limit else 1_000,
     }
-    with session.client() as client:
-        instances = iter(client.query(**query))
+    with session.client() as client, streamed(client.query(**query)) as instances:
         shown = itertools.islice(instances, limit) if limit else instances
         if session.out.json:
             for instance in shown:
@@ -262,14 +261,15 @@ def _document(client: "SyncClient", status: "InstanceStatus", history: bool, dep
     document = status_document(status, waits=True)
     events, children = [], []
     seen: set[str] = set()
-    for event in client.history(status.instance_id):
-        if history:
-            events.append(event_document(event))
-        if isinstance(event, SubOrchestrationInstanceCreated) and depth and event.instance_id not in seen:
-            seen.add(event.instance_id)
-            child = client.get_status(event.instance_id, waits=True)
-            if child is not None:
-                children.append(_document(client, child, history, depth - 1))
+    with streamed(client.history(status.instance_id)) as stream:
+        for event in stream:
+            if history:
+                events.append(event_document(event))
+            if isinstance(event, SubOrchestrationInstanceCreated) and depth and event.instance_id not in seen:
+                seen.add(event.instance_id)
+                child = client.get_status(event.instance_id, waits=True)
+                if child is not None:
+                    children.append(_document(client, child, history, depth - 1))
     if history:
         document["history"] = events
     document["children"] = children
@@ -284,21 +284,22 @@ def _tree(client: "SyncClient", status: "InstanceStatus", history: bool, full: b
     root = Node(f"{status.instance_id} {status.name} {cell[0]}", cell[1])
     lines = EventLines(full=full)
     left_out, seen = 0, set[str]()
-    for event in client.history(status.instance_id):
-        child_id = event.instance_id if isinstance(event, SubOrchestrationInstanceCreated) else None
-        line = lines.line(event) if history else None
-        if (line is None and child_id is None) or (not full and len(root.children) >= limit):
-            left_out += line is not None or child_id is not None
-            continue
-        child = None
-        if child_id is not None and depth and child_id not in seen:
-            seen.add(child_id)
-            child = client.get_status(child_id)
-        branch = None if child is None else _tree(client, child, history, full, limit, depth - 1)
-        if line is not None:
-            root.children.append(Node(line[0], line[1], [branch] if branch is not None else []))
-        elif branch is not None:
-            root.children.append(branch)
+    with streamed(client.history(status.instance_id)) as stream:
+        for event in stream:
+            child_id = event.instance_id if isinstance(event, SubOrchestrationInstanceCreated) else None
+            line = lines.line(event) if history else None
+            if (line is None and child_id is None) or (not full and len(root.children) >= limit):
+                left_out += line is not None or child_id is not None
+                continue
+            child = None
+            if child_id is not None and depth and child_id not in seen:
+                seen.add(child_id)
+                child = client.get_status(child_id)
+            branch = None if child is None else _tree(client, child, history, full, limit, depth - 1)
+            if line is not None:
+                root.children.append(Node(line[0], line[1], [branch] if branch is not None else []))
+            elif branch is not None:
+                root.children.append(branch)
     if left_out:
         root.children.append(Node(f"… {left_out} more (--full shows all)", "dim"))
     return root

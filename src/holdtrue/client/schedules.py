@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
+from holdtrue.client.local import LocalHost
 from holdtrue.core.dialect import to_datetime, to_ticks
 from holdtrue.core.events import Ticks
-from holdtrue.engine.schedules.commits import tick_commit
+from holdtrue.engine.schedules.commits import end_replaced, tick_commit
 from holdtrue.engine.schedules.errors import (
     InvalidSchedule,
     NeverFires,
@@ -33,7 +34,7 @@ from holdtrue.engine.schedules.planning import (
 )
 from holdtrue.engine.schedules.specification import Missed, Overlap, ScheduleSpec, decode_spec, encode_spec
 from holdtrue.environment import Environment
-from holdtrue.stores.protocol import CreateOutcome, StoredSchedule, TaskHubStore, Tick, completed_tick
+from holdtrue.stores.protocol import CreateOutcome, CreateResult, StoredSchedule, TaskHubStore, Tick, completed_tick
 
 __all__ = [
     "InvalidSchedule",
@@ -107,7 +108,8 @@ class Schedules:
     """The schedules of a hub.
 
     `encode` makes a payload of an input, `name_of` the name of an orchestrator of its function;
-    `changed` is called after each change, so that a host in this process looks at once.
+    `changed` is called after each change, so that a host in this process looks at once; `local` is that
+    host, which gets what a trigger starts.
     """
 
     def __init__(
@@ -118,12 +120,14 @@ class Schedules:
         *,
         name_of: Callable[[Callable[..., Any] | str], str] = _name_of,
         changed: Callable[[], None] | None = None,
+        local: LocalHost | None = None,
     ) -> None:
         self._store = store
         self._environment = environment
         self._encode = encode
         self._name_of = name_of
         self._changed = changed
+        self._local = local
 
     # -- defining --------------------------------------------------------------------------------------
     async def create(
@@ -222,17 +226,24 @@ class Schedules:
             stored = await self._need(schedule_id)
             spec, state = decode_spec(stored.definition), decode_state(stored.state)
             now = self._environment.now()
+            decision = plan_trigger(spec, state, now)
+            running, delivery = await end_replaced(self._store, spec, decision, now)
+            if delivery is not None and self._local is not None:
+                self._local.deliver(delivery)
             commit = tick_commit(
                 spec,
-                plan_trigger(spec, state, now),
+                decision,
                 stored.etag,
                 now,
+                running=running,
+                take=self._local is not None and self._local.wants(spec.orchestrator),
                 execution_id=self._environment.new_id(),
                 start_id=self._environment.new_id(),
             )
             outcome = await self._store.commit_tick(commit)
             if isinstance(outcome, CreateOutcome):
                 self._tell()
+                self._hand_over(outcome)
                 tick = completed_tick(commit, outcome)
                 assert tick is not None
                 return _tick(tick)
@@ -352,6 +363,15 @@ class Schedules:
             return False
         self._tell()
         return True
+
+    def _hand_over(self, outcome: CreateOutcome) -> None:
+        """Let the host in this process run at once what was started."""
+        if self._local is None or outcome.result is CreateResult.REFUSED:
+            return
+        if outcome.taken is not None:
+            self._local.adopt(outcome.taken)
+        else:
+            self._local.nudge()
 
     def _tell(self) -> None:
         if self._changed is not None:

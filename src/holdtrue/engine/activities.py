@@ -245,10 +245,11 @@ class ActivityPool:
     async def drain(self, grace: float) -> list[WorkRef]:
         """Stop: start nothing more, let what runs end for `grace` seconds, then ask it to end and stop it.
 
-        Returns the refs of items that were not started or have not ended, to be put back.  An item that is
-        asked to end here and fails counts as not ended; one that succeeds counts.  Takes at most
-        `grace` and the `cancel_grace` of the settings together.  A thread that goes on beyond that is left
-        alone and what it returns is dropped.
+        Being asked shows in the context; what goes on is cancelled or killed after half of the settings'
+        `cancel_grace`.  Returns the refs of items that were not started or have not ended, to be put back.
+        An item that is asked to end here and fails counts as not ended; one that succeeds counts.  Takes
+        at most `grace` and `cancel_grace` together (and 2 s where the system is slow to take processes).
+        A thread that goes on beyond that is left alone, and what it returns is dropped.
         """
         self._draining = True
         for run in list(self._runs.values()):
@@ -260,7 +261,8 @@ class ActivityPool:
             if not run.told:
                 run.leaving = True
                 run.ask_to_end(STOPPING)
-                self._stop(run, 0.0 if run.activity.lane.kind == "async" else self.settings.cancel_grace)
+                # Half of the time is its own, half is for its cancellation, or for its process to be gone.
+                self._stop(run, self.settings.cancel_grace / 2)
         await self._until(
             lambda: all(run.told and run.activity.lane.kind == "sync" for run in self._runs.values()),
             self.settings.cancel_grace,
@@ -268,7 +270,7 @@ class ActivityPool:
         for run in list(self._runs.values()):
             if not run.told:
                 self._return(run)
-        self._processes.close()
+        await self._processes.close()
         if self._in_threads is not None:
             self._in_threads.close()
         if self._on_loop is not None:

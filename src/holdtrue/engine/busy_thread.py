@@ -1,7 +1,7 @@
 """Notices a sync activity whose thread computes in Python and so starves everything else in the process.
 
 While sync activities run, their threads' CPU time is looked at a few times a second.  A thread that uses
-most of a core is a suspect; whether it keeps the interpreter's lock from the loop (code that lets go of
+a good part of a core is a suspect; whether it keeps the interpreter's lock from the loop (code that lets go of
 it, such as compression or arrays, does no harm) is measured by letting go of it for a moment.
 """
 
@@ -18,9 +18,9 @@ log = logging.getLogger("holdtrue.activities")
 LOOK_SECONDS = 0.05
 CALM_SECONDS = 0.25
 """How often to look: at first and while one is busy, and when all is calm."""
-BUSY_SHARE = 0.5
-CALM_SHARE = 0.2
-"""Of a core: from which share on a thread is a suspect, and under which it is no longer busy."""
+BUSY_SHARE = 0.2
+CALM_SHARE = 0.05
+"""Of a core: from which share on a thread is a suspect (several may share one), and under which it is no longer busy."""
 PROBES = 3
 LAG_SECONDS = 0.2
 """A look that comes so late was held up: by code that never lets go of the lock, if a thread was busy."""

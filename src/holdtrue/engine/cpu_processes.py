@@ -104,11 +104,14 @@ class CpuProcesses:
         if run.process is not None and run.process.run is run:
             run.process.kill("it was killed, since it did not end when it was asked to")
 
-    def close(self) -> None:
-        """End all processes now."""
+    async def close(self) -> None:
+        """End all processes now, and wait until the system has taken them (2 s at most)."""
         for process in list(self._all):
             process.kill("the pool was closed")
-        self._idle.clear()
+        for _ in range(200):
+            if all(process.has_ended() for process in self._all):
+                return
+            await self.environment.sleep(REAP_SECONDS)
 
     def idle(self, process: "CpuProcess") -> None:
         """A process has ended its run."""
@@ -117,6 +120,10 @@ class CpuProcesses:
     def gone(self, process: "CpuProcess") -> None:
         """A process has ended."""
         self._all.discard(process)
+        self.retire(process)
+
+    def retire(self, process: "CpuProcess") -> None:
+        """A process is about to end: give it nothing more."""
         if process in self._idle:
             self._idle.remove(process)
 
@@ -188,12 +195,14 @@ class CpuProcess(asyncio.Protocol):
     def kill(self, how: str) -> None:
         """End it now, for this reason."""
         self._how = self._how or how
-        try:
-            self._process.kill()
-        except OSError:
-            pass  # it has ended already
+        self._owner.retire(self)
+        self._kill()
         if self._transport is None:
             self._reap()  # no socket whose end could tell
+
+    def has_ended(self) -> bool:
+        """True if the system has taken it."""
+        return self._process.poll() is not None
 
     def _load_message(self) -> str:
         return f"it had not loaded the app within {self._owner.load_seconds:g} s"
@@ -251,7 +260,7 @@ class CpuProcess(asyncio.Protocol):
         if code is None:
             self._asked += 1
             if self._asked >= REAP_PATIENCE:
-                self.kill_only()
+                self._kill()
             self._set_timer(REAP_SECONDS, self._reap)
             return
         self._set_timer(None, None)
@@ -261,12 +270,11 @@ class CpuProcess(asyncio.Protocol):
             run.process = None
             self._owner.crashed(run, self._how or exit_in_words(code))
 
-    def kill_only(self) -> None:
-        """It does not go by itself."""
+    def _kill(self) -> None:
         try:
             self._process.kill()
         except OSError:
-            pass
+            pass  # it has ended already
 
     def _set_timer(self, seconds: float | None, call: Callable[[], None] | None) -> None:
         if self._timer is not None:

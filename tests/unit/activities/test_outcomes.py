@@ -256,7 +256,8 @@ def test_one_that_cancels_its_own_task_fails_alone() -> None:
         return "fine"
 
     async def test(bench: Bench) -> None:
-        bench.pool.submit([bench.item("odd", "false"), bench.item("waits"), bench.item("odd", "true"), bench.item("waits")])
+        calls = [("odd", "false"), ("waits", None), ("odd", "true"), ("waits", None)]
+        bench.pool.submit([bench.item(name, payload) for name, payload in calls])
         await bench.idle()
         told = dict(bench.told)
         assert result(told[1]) == '"left a cancellation behind"'

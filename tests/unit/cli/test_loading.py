@@ -67,7 +67,7 @@ def test_the_application_is_found(folder: Path) -> None:
         ("\n1 / 0\n", "t_bad.py", "line 2"),
         ("raise SystemExit(3)\n", "t_bad.py", "SystemExit: 3"),
         (
-            "import holdtrue\nimport time\napp = holdtrue.App()\n@app.orchestrator\nasync def o(ctx):\n    time.time()\n",
+            "import holdtrue, time\napp = holdtrue.App()\n@app.orchestrator\nasync def o(ctx):\n    time.time()\n",
             "t_bad.py",
             "RegistrationError",
         ),

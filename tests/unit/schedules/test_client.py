@@ -248,3 +248,43 @@ def test_delete_lets_runs_go_on() -> None:
         assert world.environment.now() % TICKS_PER_SECOND
 
     in_virtual_time(body)
+
+
+class Local:
+    """A host in this process."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    def wants(self, name: str) -> bool:
+        self.got.append(f"wants {name}")
+        return True
+
+    def adopt(self, locked: object) -> None:
+        self.got.append("adopt")
+
+    def deliver(self, delivery: object) -> None:
+        self.got.append("deliver")
+
+    def nudge(self, due: int | None = None) -> None:
+        self.got.append("nudge")
+
+
+def test_a_trigger_is_handed_to_the_host_in_this_process() -> None:
+    async def body() -> None:
+        world, local = World(), Local()
+        schedules = Schedules(world.hub, world.environment, repr, local=local)  # type: ignore[arg-type]
+        await schedules.create("s", load, cron="0 0 1 1 *", overlap="replace")
+        assert (await schedules.trigger("s")).decision == "started"
+        assert local.got == ["wants load", "nudge"]
+        outcome = await schedules.trigger("s")
+        assert (outcome.decision, outcome.reason) == (
+            "replaced",
+            f"triggered; {world.hub.starts[0].instance_id} was PENDING",
+        )
+        assert local.got[2:] == ["deliver", "wants load", "nudge"]
+        await schedules.update("s", overlap="skip")
+        assert (await schedules.trigger("s")).decision == "skipped"
+        assert local.got[5:] == ["wants load"]
+
+    in_virtual_time(body)

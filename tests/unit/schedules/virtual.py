@@ -11,15 +11,18 @@ import msgspec
 
 from holdtrue.core.dialect import to_ticks
 from holdtrue.core.events import TICKS_PER_SECOND, ExecutionStarted, Ticks
-from holdtrue.core.messages import OutboundMessage
+from holdtrue.core.messages import InboundMessage, OutboundMessage
 from holdtrue.core.projection import TERMINAL, Condition, Projection, Status, initial
 from holdtrue.environment import Environment
 from holdtrue.stores.protocol import (
     CreateOutcome,
     CreateRequest,
     CreateResult,
+    Delivery,
     InstanceRecord,
     Purged,
+    SendOutcome,
+    SendResult,
     StoredSchedule,
     Tick,
     TickCommit,
@@ -32,7 +35,7 @@ START = to_ticks(datetime(2026, 3, 2, 12, 0, 0))
 """When virtual time begins: a Monday noon."""
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _JumpingSelector(selectors.DefaultSelector):
     loop: "VirtualLoop"
 
     def select(self, timeout: float | None = None) -> list[Any]:
@@ -175,6 +178,13 @@ class FakeHub:
             for instance in found
         ]
 
+    async def send(self, messages: Sequence[OutboundMessage]) -> list[SendOutcome]:
+        await asyncio.sleep(0)
+        self.sent.extend(messages)
+        event = messages[0].event
+        delivery = Delivery(instance=7, message=InboundMessage(event=event, key=1))
+        return [SendOutcome(result=SendResult.ACCEPTED, delivery=delivery) for _ in messages]
+
     async def put_schedule(self, schedule: StoredSchedule, *, expect: int | None) -> int | None:
         await asyncio.sleep(0)
         there = self.schedules.get(schedule.schedule_id)
@@ -208,9 +218,7 @@ class FakeHub:
         records = list(tick.missed)
         if tick.request is not None:
             outcome = self._create(tick.request, tick.guard)
-            if outcome.result is not CreateResult.REFUSED:
-                self.sent.extend(tick.messages)
-            elif tick.state_if_refused is not None:
+            if outcome.result is CreateResult.REFUSED and tick.state_if_refused is not None:
                 state, due = tick.state_if_refused, tick.due_if_refused
             record = completed_tick(tick, outcome)
         else:

@@ -1,21 +1,30 @@
 """From a plan to the one value that a store applies: the start, its record, and those of missed ticks.
 
-Pure: the time and the ids come in.  Shared by the service, which fires ticks, and the client's trigger.
+The time and the ids come in.  Shared by the service, which fires ticks, and the client's trigger.
 """
 
 import msgspec
 
 from holdtrue.core.events import ExecutionStarted, ExecutionTerminated, Ticks
 from holdtrue.core.messages import OutboundMessage, Start
+from holdtrue.core.projection import Status
 from holdtrue.engine.schedules.planning import MissedTicks, Plan, StartPlan, encode_state
 from holdtrue.engine.schedules.specification import ScheduleSpec, tick_text
-from holdtrue.stores.protocol import CreateRequest, Tick, TickCommit
+from holdtrue.stores.protocol import CreateRequest, Delivery, TaskHubStore, Tick, TickCommit
 
 
 def tick_commit(
-    spec: ScheduleSpec, plan: Plan, etag: int, now: Ticks, *, execution_id: str, start_id: str, take: bool = False
+    spec: ScheduleSpec,
+    plan: Plan,
+    etag: int,
+    now: Ticks,
+    *,
+    execution_id: str,
+    start_id: str,
+    running: Status | None = None,
+    take: bool = False,
 ) -> TickCommit:
-    """The commit of a plan that acts."""
+    """The commit of a plan; `running` is the status of the run that it replaces (`end_replaced`)."""
     start = plan.start
     missed = [] if plan.missed is None else _missed(spec, plan.missed, now)
     if start is None:
@@ -31,10 +40,10 @@ def tick_commit(
             schedule_id=spec.schedule_id,
             due=start.due,
             decided_at=now,
-            decision="started",
+            decision="started" if running is None else "replaced",
             instance_id=start.instance_id,
             execution_id=execution_id,
-            reason=start.reason,
+            reason=start.reason if running is None else _with(start.reason, f"{start.terminate} was {running.name}"),
         ),
         request=_request(spec, start, now, execution_id, start_id, take),
         guard=start.guard,
@@ -42,8 +51,30 @@ def tick_commit(
         due_if_refused=plan.due_if_refused,
         decision_if_refused=start.decision_if_refused,
         missed=missed,
-        messages=[] if start.terminate is None else [_termination(spec, start.terminate, now)],
     )
+
+
+async def end_replaced(
+    store: TaskHubStore, spec: ScheduleSpec, plan: Plan, now: Ticks
+) -> tuple[Status | None, Delivery | None]:
+    """Ask the run that a plan replaces to end: the status it had (None: nothing to end), and what to deliver.
+
+    Done before the plan is committed: should the commit not come about, the tick is decided again, and the
+    second request changes nothing.  The other way round a crash in between would leave both running.
+    """
+    if plan.start is None or plan.start.terminate is None:
+        return None, None
+    (record,) = await store.status([plan.start.terminate])
+    if record is None or record.projection.status.is_terminal:
+        return None, None
+    why = msgspec.json.encode(f"replaced by a later run of schedule {spec.schedule_id!r}").decode()
+    event = ExecutionTerminated(timestamp=now, input=why)
+    (sent,) = await store.send([OutboundMessage(instance_id=plan.start.terminate, event=event)])
+    return record.projection.status, sent.delivery
+
+
+def _with(reason: str | None, more: str) -> str:
+    return more if reason is None else f"{reason}; {more}"
 
 
 def _request(
@@ -59,11 +90,6 @@ def _request(
         tags=spec.tags,
     )
     return CreateRequest(start=Start(started=started, start_id=start_id), replaceable=start.replaceable, take=take)
-
-
-def _termination(spec: ScheduleSpec, instance_id: str, now: Ticks) -> OutboundMessage:
-    why = msgspec.json.encode(f"replaced by a later run of schedule {spec.schedule_id!r}").decode()
-    return OutboundMessage(instance_id=instance_id, event=ExecutionTerminated(timestamp=now, input=why))
 
 
 def _missed(spec: ScheduleSpec, missed: MissedTicks, now: Ticks) -> list[Tick]:

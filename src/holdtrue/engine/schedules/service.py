@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
-from holdtrue.engine.schedules.commits import tick_commit
+from holdtrue.engine.schedules.commits import end_replaced, tick_commit
 from holdtrue.engine.schedules.errors import InvalidSchedule
 from holdtrue.engine.schedules.planning import Plan, ScheduleState, decode_state, plan, plan_queued, waits_for
 from holdtrue.engine.schedules.specification import ScheduleSpec, decode_spec, span_ticks, tick_text
@@ -22,6 +22,7 @@ from holdtrue.stores.errors import OutcomeUnknown, StoreError
 from holdtrue.stores.protocol import (
     CreateOutcome,
     CreateResult,
+    Delivery,
     LockedInstance,
     Notice,
     StoredSchedule,
@@ -40,6 +41,8 @@ TRIM_EVERY: Final = 600.0
 """Seconds between two times that old records of ticks are forgotten."""
 BACK_OFF: Final = (0.2, 30.0)
 """The first and the longest wait, in seconds, after a failure of the store."""
+LET_PASS: Final = TICKS_PER_SECOND // 50
+"""Ticks by which a host lets another go first that decided a schedule's last tick: no two write for nothing."""
 AT_ONCE: Final = 32
 """So many schedules are decided side by side, so that the store can commit them together."""
 
@@ -71,7 +74,7 @@ def _nobody(_: str) -> bool:
     return False
 
 
-def _nothing(_: LockedInstance | None) -> None:
+def _nothing(_: object) -> None:
     return
 
 
@@ -79,7 +82,8 @@ class ScheduleService:
     """Fires the due ticks of a hub's schedules, starts queued runs, and forgets old records.
 
     `started` is called at each start that was made, so that the host can run it at once: with the instance
-    under lock where `wants` says of its orchestrator that this host wants that, else with None.
+    under lock where `wants` says of its orchestrator that this host wants that, else with None.  `deliver`
+    gets the messages (to runs that are replaced) for instances that this host holds.
     """
 
     def __init__(
@@ -88,14 +92,17 @@ class ScheduleService:
         environment: Environment,
         started: Callable[[LockedInstance | None], None] = _nothing,
         wants: Callable[[str], bool] = _nobody,
+        deliver: Callable[[Delivery], None] = _nothing,
     ) -> None:
         self.counters = ScheduleCounters()
         self._store = store
         self._environment = environment
         self._started = started
         self._wants = wants
+        self._deliver = deliver
         self._kept: dict[str, _Kept] = {}
         self._unreadable: dict[str, int] = {}
+        self._others: set[str] = set()
         self._refresh = True
         self._woken = asyncio.Event()
         self._next_trim: Ticks = 0
@@ -148,7 +155,7 @@ class ScheduleService:
         now = self._environment.now()
         if self._refresh or now >= self._next_refresh:
             await self._load_all(now)
-        elif any(kept.due is not None and kept.due <= now for kept in self._kept.values()):
+        elif self._due_now():
             await self._load_due(now)
         await self._start_queued()
         await self._each(self._due_now(), self._decide)
@@ -171,8 +178,9 @@ class ScheduleService:
         now = self._environment.now()
         seconds = (min(self._next_refresh, self._next_trim) - now) / TICKS_PER_SECOND
         for kept in self._kept.values():
-            if kept.due is not None:
-                seconds = min(seconds, (max(kept.due, kept.rests_until) - now) / TICKS_PER_SECOND)
+            turn = self._turn(kept)
+            if turn is not None:
+                seconds = min(seconds, (turn - now) / TICKS_PER_SECOND)
             if waits_for(kept.spec, kept.state) is not None:
                 seconds = min(seconds, QUEUE_POLL)
         return seconds
@@ -184,6 +192,7 @@ class ScheduleService:
         known = {schedule.schedule_id for schedule in stored}
         for gone in self._kept.keys() - known:
             del self._kept[gone]
+            self._others.discard(gone)
         self._keep(stored)
         self._next_refresh = now + int(LOOK_AGAIN * TICKS_PER_SECOND)
 
@@ -216,9 +225,16 @@ class ScheduleService:
             self._kept[schedule_id] = _Kept(spec, state, schedule.due, etag)
 
     # -- deciding ------------------------------------------------------------------------------------
+    def _turn(self, kept: _Kept) -> Ticks | None:
+        """When this host is to decide the next tick of a schedule; None: never by the clock."""
+        if kept.due is None:
+            return None
+        due = kept.due + LET_PASS if kept.spec.schedule_id in self._others else kept.due
+        return max(due, kept.rests_until)
+
     def _due_now(self) -> list[_Kept]:
         now = self._environment.now()
-        return [kept for kept in self._kept.values() if kept.due is not None and max(kept.due, kept.rests_until) <= now]
+        return [kept for kept in self._kept.values() if (turn := self._turn(kept)) is not None and turn <= now]
 
     async def _each(self, schedules: list[_Kept], act: Callable[[_Kept], Coroutine[None, None, None]]) -> None:
         """Act on schedules side by side; one that fails by itself rests for a while, and holds up no other."""
@@ -275,11 +291,15 @@ class ScheduleService:
 
     async def _apply(self, kept: _Kept, decision: Plan, now: Ticks) -> bool:
         """Commit a decision; false where the schedule was changed in between: load it again."""
+        running, delivery = await end_replaced(self._store, kept.spec, decision, now)
+        if delivery is not None:
+            self._deliver(delivery)
         commit = tick_commit(
             kept.spec,
             decision,
             kept.etag,
             now,
+            running=running,
             execution_id=self._environment.new_id(),
             start_id=self._environment.new_id(),
             take=self._wants(kept.spec.orchestrator),
@@ -292,8 +312,10 @@ class ScheduleService:
             raise
         if outcome is False:
             self.counters.lost += 1
+            self._others.add(kept.spec.schedule_id)
             self._refresh = True
             return False
+        self._others.discard(kept.spec.schedule_id)
         kept.etag += 1
         kept.state, kept.due = decision.state, decision.due
         if commit.missed:

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdtrue.core.episode import EpisodeCommit, answer
 from holdtrue.core.events import ExecutionStarted, FailureDetails, encode_events
-from holdtrue.core.messages import DeadLetter, InboundMessage, WorkRef
+from holdtrue.core.messages import InboundMessage, WorkRef
 from holdtrue.core.projection import TERMINAL, Projection, Status, initial
 from holdtrue.stores.protocol import (
     CommitOutcome,
@@ -471,6 +471,3 @@ def apply_rewrite(transaction: Transaction, committings: list[Committing]) -> li
 def _with_key(committing: Committing, instance: int) -> Committing:
     lease = type(committing.lease)(instance, 0)
     return Committing(lease=lease, commit=committing.commit, keep=True)
-
-
-__all__ = ["DeadLetter", "Prepared", "apply_commits", "apply_rewrite", "prepare"]

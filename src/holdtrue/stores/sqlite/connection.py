@@ -17,7 +17,8 @@ from .errors import translate
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x486F6C64
-CHECKPOINT_PAGES = 8_000
+CHECKPOINT_PAGES = 2_000
+# A log that is still growing costs each sync a second write (of its size); one that begins anew does not.
 BUSY_MILLISECONDS = 10_000
 
 _SETTINGS = "pragma cache_size = -65536; pragma temp_store = memory; pragma mmap_size = 0; pragma foreign_keys = off"
@@ -127,8 +128,8 @@ def prepare(connection: apsw.Connection, path: str, steps: Mapping[int, str] | N
 
 
 def _version(connection: apsw.Connection, path: str, newest: int) -> int:
-    version = connection.execute("pragma user_version").fetchone()[0]
-    application = connection.execute("pragma application_id").fetchone()[0]
+    version = connection.execute("pragma user_version").get
+    application = connection.execute("pragma application_id").get
     if version == 0 and application == 0:
         if connection.execute("select 1 from sqlite_schema limit 1").fetchone():
             raise errors.StoreCorrupt(f"{path!r} is an SQLite file, but no Holdtrue hub; choose another path")

@@ -38,7 +38,7 @@ def _translate(error: apsw.Error, path: str) -> errors.StoreError:
             f"hub {path!r} cannot be opened. See that its directory exists and that this user may write there"
         )
     if isinstance(error, apsw.TooBigError):
-        return errors.StoreError(f"hub {path!r}: a value is over SQLite's limit of 1,000,000,000 bytes; make it smaller")
+        return errors.StoreError(f"hub {path!r}: a value is over SQLite's limit of 10⁹ bytes; make it smaller")
     if isinstance(error, apsw.IOError):
         return errors.StoreUnavailable(
             f"hub {path!r}: the disk reports an error ({error}); nothing of this call was written. "

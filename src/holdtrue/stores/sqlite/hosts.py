@@ -68,6 +68,7 @@ def apply_remove(transaction: Transaction, numbers: list[int]) -> list[bool]:
             transaction.execute(sql.delete_host, (number,))
             transaction.execute(sql.delete_mail, (number,))
             transaction.execute(sql.release_instances_of_host, (transaction.now, first, last))
+            transaction.execute(sql.release_rewinding_of_host, (transaction.now, first, last))
             transaction.execute(sql.release_activities_of_host, (first, last))
             transaction.work = True
     return removed

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from holdtrue.core.events import EventRaised, ExecutionTerminated, Ticks
+from holdtrue.core.events import EventRaised, ExecutionRewound, ExecutionTerminated, Ticks
 from holdtrue.core.messages import DEADLINE_EVENT, DeadLetter, InboundMessage, OutboundMessage
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.stores.protocol import ActivityResult, CompleteOutcome, Delivery, Due, SendOutcome, SendResult
@@ -32,9 +32,11 @@ class _Target(NamedTuple):
     execution: str
 
 
-def ends(event: Any) -> bool:
-    """Whether a message ends an instance that is held or not begun."""
-    return type(event) is ExecutionTerminated or (type(event) is EventRaised and event.name == DEADLINE_EVENT)
+def ends(event: Any, deadline: Ticks | None = None) -> bool:
+    """Whether a message ends an instance that is held or not begun (of this deadline, where that is known)."""
+    if type(event) is EventRaised and event.name == DEADLINE_EVENT:
+        return deadline is None or event.input == str(deadline)
+    return type(event) is ExecutionTerminated
 
 
 def apply_send(transaction: Transaction, messages: list[OutboundMessage]) -> list[SendOutcome]:
@@ -49,7 +51,9 @@ def post(transaction: Transaction, message: OutboundMessage) -> SendOutcome:
         return SendOutcome(result=SendResult.NOT_FOUND)
     target = _Target._make(row)
     if target.status in _ENDED:
-        return SendOutcome(result=SendResult.ENDED)
+        if type(message.event) is not ExecutionRewound:
+            return SendOutcome(result=SendResult.ENDED)
+        transaction.execute(sql.rewinding, (transaction.now, target.key))
     if message.execution_id is not None and message.execution_id != target.execution:
         # An answer to an earlier execution: it would be dropped when it is handled.
         return SendOutcome(result=SendResult.ENDED)
@@ -181,7 +185,8 @@ def apply_fetch(transaction: Transaction, asked: list[None]) -> list[list[Delive
     if transaction.host:
         first, last = tokens_of(transaction.host)
         rows = transaction.execute(sql.mail, (transaction.host, first, last)).fetchall()
-        for instance, *message in rows:
-            found.append(Delivery(instance, inbound([tuple(message)])[0]))  # type: ignore[list-item]
+        for instance, key, execution, scheduled, event in rows:
+            (message,) = inbound([(key, execution, scheduled, event)])
+            found.append(Delivery(instance, message))
         transaction.execute(sql.delete_mail, (transaction.host,))
     return [found, *([] for _ in asked[1:])]

@@ -12,6 +12,7 @@ from holdtrue.stores.protocol import Lease, LockedActivity, LockedInstance
 from . import inbox
 from .hosts import hosts_of
 from .rows import (
+    DEADLINE,
     ID,
     KEY,
     LENGTH,
@@ -134,7 +135,9 @@ def apply_park(transaction: Transaction, parked: list[tuple[Lease, str]]) -> lis
         transaction.execute(sql.park, (condition, lease.key, lease.token, offered, encode(sorted(tried)).decode()))
         record_row = transaction.one(sql.record_by_key, lease.key)
         transaction.changed.append(record_row[ID])
-        if any(inbox.ends(message.event) for message in _messages(transaction, record_row)):
+        if any(
+            inbox.ends(message.event, record_row[DEADLINE]) for message in _messages(transaction, record_row)
+        ):
             offered = transaction.now
             transaction.execute(sql.offer_to_all, (offered, lease.key))
         transaction.work = transaction.work or offered is not None

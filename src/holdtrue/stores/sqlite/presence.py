@@ -28,6 +28,10 @@ _TURNS: dict[str, "_Turn"] = {}
 """The turnstiles of this process by directory."""
 
 _MOST_BYTES = 16_384
+_LOOK_SECONDS = 0.5
+_HELLO = b"\x00"
+"""Begins the datagram of a store that has come; its file name follows.  It gets a notice for an answer: what was
+done before it was seen, it could not be told."""
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Notice] = msgspec.msgpack.Decoder(Notice)
 
@@ -81,7 +85,7 @@ class Presence:
         turn.users += 1
         self._turn = turn
         self._probes: dict[str, int] = {}
-        self._seen = -1
+        self._look_at = 0.0
         self._others: list[str] = []
         self._sending = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sending.setblocking(False)
@@ -92,12 +96,11 @@ class Presence:
     # -- others ----------------------------------------------------------------------------------------
 
     def others(self) -> list[str]:
-        """The other stores' file names; looks again only where the directory has changed."""
-        changed = os.fstat(self._directory).st_mtime_ns
-        if changed != self._seen:
-            # A change in the same moment as the listing must be seen at the next look.
+        """The other stores' file names: as of the last look, where that is not long ago and nobody has come since."""
+        moment = self._environment.monotonic()
+        if moment >= self._look_at:
+            self._look_at = moment + _LOOK_SECONDS
             names = os.listdir(self._directory)
-            self._seen = changed if self._environment.now() * 100 - changed > 50_000_000 else -1
             self._others = [name[:-5] for name in names if name.endswith(".lock") and name[:-5] != self.file]
         return self._others
 
@@ -156,6 +159,10 @@ class Presence:
                 receiving.close()
                 return None
             self._receiving = receiving
+            self._look_at = 0.0
+            for file in self.others():
+                with contextlib.suppress(OSError):
+                    self._sending.sendto(_HELLO + self.file.encode(), self._address(file))
         return self._receiving
 
     def received(self) -> None:
@@ -165,29 +172,39 @@ class Presence:
             return
         work = schedules = False
         changed: dict[str, None] = {}
-        vague = False
+        vague = told = False
         for _ in range(256):
             try:
-                notice = _decoder.decode(receiving.recv(_MOST_BYTES + 64))
+                data = receiving.recv(_MOST_BYTES + 64)
+                if data.startswith(_HELLO):
+                    self._look_at = 0.0
+                    self._send(Notice(work=True, schedules=True), [data[1:].decode()])
+                    continue
+                notice = _decoder.decode(data)
             except (BlockingIOError, InterruptedError):
                 break
             except (OSError, msgspec.DecodeError):
-                vague = True
+                vague = told = True
                 continue
             work, schedules = work or notice.work, schedules or notice.schedules
             changed.update(dict.fromkeys(notice.changed))
+            told = True
             vague = vague or not notice.changed
+        if not told:
+            return
         notify(Notice(work=work, changed=() if vague else tuple(changed), schedules=schedules))
 
     def wake(self, notice: Notice) -> None:
         """Tell all others."""
         others = self.others()
-        if not others:
-            return
+        if others:
+            self._send(notice, others)
+
+    def _send(self, notice: Notice, files: list[str]) -> None:
         data = _encode(notice)
         if len(data) > _MOST_BYTES:
             data = _encode(Notice(work=notice.work, changed=(), schedules=notice.schedules))
-        for file in others:
+        for file in files:
             # Nobody listens there, it died, or it has plenty of notices to read: all well.
             with contextlib.suppress(OSError):
                 self._sending.sendto(data, self._address(file))

@@ -11,9 +11,9 @@ from holdtrue.stores import errors
 from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceQuery, InstanceRecord, Page
 
 from .hosts import HostRow, hosts_of, served
-from .rows import CONDITION, EXECUTION, KEY, LENGTH, LOCK, READY, STARTED, decode_task, encode, record
+from .rows import CONDITION, EXECUTION, KEY, LOCK, READY, STARTED, decode_task, encode, record
 from .statements import sql
-from .transaction import PLACE_BITS, PLACES, places_of
+from .transaction import PLACES, places_of
 
 _OPEN_MASK = sum(1 << int(status) for status in Status if status not in TERMINAL)
 _PIECES = 64
@@ -23,10 +23,9 @@ _LAST_KEY = (1 << 63) - 1
 class Reader:
     """A reading connection.  Used by one thread at a time."""
 
-    def __init__(self, connection: apsw.Connection, path: str) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._execute: Any = connection.execute
-        self._path = path
 
     def close(self) -> None:
         """End reading."""
@@ -181,20 +180,41 @@ class Reader:
         """Whether something came from elsewhere for instances that this host holds."""
         return self._execute(sql.has_mail, (host,)).fetchone() is not None
 
+    def has_ready(self, names: Sequence[str], host: int) -> bool:
+        """Whether an instance of these orchestrations has work, for this host."""
+        execute = self._execute
+        if execute(sql.any_ready).fetchone() is None:
+            return False
+        return any(execute(sql.ready_of, (name, host)).fetchone() is not None for name in names)
+
+    def has_activities(self, queues: Sequence[str]) -> bool:
+        """Whether a work item waits in one of these queues."""
+        execute = self._execute
+        if execute(sql.any_activity).fetchone() is None:
+            return False
+        return any(execute(sql.activity_of_queue, (queue,)).fetchone() is not None for queue in queues)
+
     def is_held(self, key: int, token: int) -> bool:
         """Whether a work item is still held under this token."""
         return self._execute(sql.held_activity, (key, token)).fetchone() is not None
 
-    def expired(self, name: str | None, completed_before: int | None, keep: int | None, limit: int) -> list[str]:
-        """Ended top-level instances that ended before, or beyond the newest so many."""
+    def expired(
+        self, name: str | None, completed_before: int | None, keep: int | None, limit: int, excluding: Sequence[str]
+    ) -> list[str]:
+        """Ended top-level instances that ended before, or beyond the newest so many; the oldest end first."""
+        without = encode(list(excluding)).decode()
         found: dict[str, None] = {}
         if completed_before is not None:
-            rows = self._execute(sql.expired_by_age, (name, completed_before, limit)).fetchall()
+            rows = self._execute(sql.expired_by_age, (name, completed_before, limit, without)).fetchall()
             found.update((row[0], None) for row in rows)
         if keep is not None and len(found) < limit:
-            rows = self._execute(sql.expired_by_count, (name, keep, limit)).fetchall()
+            rows = self._execute(sql.expired_by_count, (name, keep, limit, without)).fetchall()
             found.update((row[0], None) for row in rows)
         return list(found)[:limit]
+
+    def checkpoint(self) -> None:
+        """Bring the log into the file, and cut it where nobody reads it."""
+        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def info(self, wal_bytes: int) -> HubInfo:
         """Figures of the hub."""
@@ -215,5 +235,3 @@ class Reader:
         rows: list[tuple[Any, ...]] = self._execute(statement, values).fetchall()
         return rows
 
-
-__all__ = ["LENGTH", "PLACE_BITS", "Reader"]

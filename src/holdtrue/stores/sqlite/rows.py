@@ -15,7 +15,7 @@ from holdtrue.core.events import (
     encode_events,
 )
 from holdtrue.core.messages import ActivityTask, DeadLetter, InboundMessage, OutboundMessage, Start
-from holdtrue.core.projection import Condition, Projection, Status, initial
+from holdtrue.core.projection import Condition, Status, initial
 from holdtrue.stores.protocol import InstanceRecord
 
 from .transaction import PLACE_BITS
@@ -52,7 +52,8 @@ def record(row: tuple[Any, ...], started_bytes: bytes) -> InstanceRecord:
     started = decode_started(started_bytes)
     projection = initial(started)
     projection.status = Status(row[STATUS])
-    projection.created_at, projection.last_updated_at, projection.completed_at = row[CREATED], row[UPDATED], row[COMPLETED]
+    projection.created_at, projection.last_updated_at = row[CREATED], row[UPDATED]
+    projection.completed_at = row[COMPLETED]
     projection.custom_status, projection.output = row[CUSTOM_STATUS], row[OUTPUT]
     failure, condition = row[FAILURE], row[CONDITION]
     if failure is not None:

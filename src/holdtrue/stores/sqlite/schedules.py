@@ -1,10 +1,24 @@
 """Schedules and the records of their ticks: each decision is one transaction with the start that it makes."""
 
+from typing import Any
+
 import msgspec
 
-from holdtrue.stores.protocol import CreateOutcome, CreateResult, StoredSchedule, Tick, TickCommit
+from holdtrue.core.events import Ticks
+from holdtrue.core.messages import OutboundMessage
+from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.stores.protocol import (
+    CreateOutcome,
+    CreateRequest,
+    CreateResult,
+    StoredSchedule,
+    Tick,
+    TickCommit,
+    completed_tick,
+)
 
-from . import starts
+from . import inbox, starts
+from .rows import CONDITION, EXECUTION, ID, STATUS, decode_condition
 from .statements import sql
 from .transaction import Transaction
 
@@ -46,32 +60,53 @@ def _tick(transaction: Transaction, commit: TickCommit) -> CreateOutcome | None 
     outcome: CreateOutcome | None = None
     tick, state, due = commit.tick, commit.state, commit.due
     if commit.request is not None:
-        (outcome,) = starts.apply_create(transaction, [commit.request])
-        refused = outcome.result is CreateResult.REFUSED
-        if refused and commit.state_if_refused is not None:
+        outcome = _guarded(transaction, commit.guard, commit.request)
+        if outcome is None:
+            outcome = _start(transaction, commit.request, commit.messages)
+        if outcome.result is CreateResult.REFUSED and commit.state_if_refused is not None:
             state, due = commit.state_if_refused, commit.due_if_refused
-        if tick is not None:
-            tick = msgspec.structs.replace(
-                tick,
-                instance_id=outcome.instance_id,
-                execution_id=outcome.execution_id,
-            )
-            if outcome.status is not None:
-                tick = msgspec.structs.replace(tick, status=outcome.status.name)
-            if refused:
-                held = outcome.condition is not None
-                reason = outcome.condition.reason if outcome.condition is not None else tick.reason
-                tick = msgspec.structs.replace(tick, decision="held" if held else "skipped", reason=reason)
+        tick = completed_tick(commit, outcome)
+    elif commit.messages:
+        inbox.apply_send(transaction, commit.messages)
     transaction.execute(sql.update_schedule_state, (state, due, commit.etag + 1, commit.schedule_id, commit.etag))
-    if tick is not None:
-        transaction.execute(sql.insert_tick, msgspec.structs.astuple(tick))
+    for record in [*commit.missed, *([] if tick is None else [tick])]:
+        transaction.execute(sql.insert_tick, msgspec.structs.astuple(record))
     transaction.schedules = True
     return outcome
 
 
-def apply_trim(transaction: Transaction, befores: list[int]) -> list[int]:
-    """Forget records of ticks."""
-    return [transaction.counted("trim_ticks", [(before,)]) for before in befores]
+def _guarded(transaction: Transaction, guard: str | None, request: CreateRequest) -> CreateOutcome | None:
+    """The refusal of a start because the instance `guard` stands and has not ended."""
+    row = None if guard is None else transaction.one(sql.record_by_id, guard)
+    if row is None or Status(row[STATUS]) in TERMINAL:
+        return None
+    return CreateOutcome(
+        result=CreateResult.REFUSED,
+        instance_id=row[ID],
+        execution_id=row[EXECUTION],
+        status=Status(row[STATUS]),
+        condition=None if row[CONDITION] is None else decode_condition(row[CONDITION]),
+    )
+
+
+def _start(transaction: Transaction, request: CreateRequest, messages: list[OutboundMessage]) -> CreateOutcome:
+    """The start of a tick; its messages go before it, and only where it is not refused."""
+    if messages:
+        refused = starts.refusal(transaction, request)
+        if refused is not None:
+            return refused
+        inbox.apply_send(transaction, messages)
+    return starts.apply_create(transaction, [request])[0]
+
+
+def apply_trim(transaction: Transaction, asked: list[tuple[Ticks, str | None]]) -> list[int]:
+    """Forget records of ticks due before, of all schedules or one."""
+    return [
+        transaction.counted("trim_ticks", [(before,)])
+        if schedule_id is None
+        else transaction.counted("trim_ticks_of", [(before, schedule_id)])
+        for before, schedule_id in asked
+    ]
 
 
 def schedule(row: tuple[str, str, str, int | None, int]) -> StoredSchedule:
@@ -80,14 +115,15 @@ def schedule(row: tuple[str, str, str, int | None, int]) -> StoredSchedule:
     return StoredSchedule(schedule_id=schedule_id, definition=definition, state=state, due=due, etag=etag)
 
 
-def tick_of(row: tuple[str, int, int, str, str | None, str | None, str | None, str | None]) -> Tick:
+def tick_of(row: Any) -> Tick:
     """The record of a tick from its row."""
-    schedule_id, due, decided_at, decision, instance_id, execution_id, status, reason = row
+    schedule_id, due, decided_at, decision, count, instance_id, execution_id, status, reason = row
     return Tick(
         schedule_id=schedule_id,
         due=due,
         decided_at=decided_at,
         decision=decision,
+        count=count,
         instance_id=instance_id,
         execution_id=execution_id,
         status=status,

@@ -6,7 +6,7 @@
 
 -- An instance as it is committed.  `ready` is since when it has work and nobody holds it; `woken` asks for
 -- an episode without a message; a `started` of many bytes lies in `large` (then it is empty here);
--- `tried` lists the hosts that could not go on with a held one;
+-- `rewinding` is set while an ended one has a rewind to be handled; `tried` lists the hosts that could not go on with a held one;
 -- `start_id` is null where it equals the first execution's id.
 create table instance (
     key integer primary key,
@@ -31,6 +31,7 @@ create table instance (
     custom_status text,
     condition text,
     tried text,
+    rewinding integer,
     failure blob,
     output text
 ) strict;
@@ -40,6 +41,7 @@ create index instance_ready on instance (name, ready) where ready is not null an
 -- What has not ended; touched by a start and an end only.
 create index instance_open on instance (key) where completed is null;
 create index instance_failed on instance (key) where status = 3;
+create index instance_rewinding on instance (key) where rewinding is not null;
 create index instance_parent on instance (parent) where parent is not null;
 create index instance_condition on instance (key) where condition is not null;
 
@@ -116,6 +118,7 @@ create table tick (
     due integer not null,
     decided_at integer not null,
     decision text not null,
+    count integer not null,
     instance_id text,
     execution_id text,
     status text,

@@ -11,7 +11,6 @@ from holdtrue.stores.protocol import CreateOutcome, CreateRequest, CreateResult,
 
 from . import inbox
 from .rows import (
-    COMPLETED,
     CONDITION,
     EXECUTION,
     ID,
@@ -47,31 +46,40 @@ def apply_create(transaction: Transaction, requests: list[CreateRequest]) -> lis
 
 def judge(transaction: Transaction, request: CreateRequest) -> CreateOutcome:
     """A start whose id was found taken: the same start, one that replaces, or one that is refused."""
-    started = request.start.started
-    row = transaction.one(sql.record_by_id, started.instance_id)
+    refused = refusal(transaction, request)
+    if refused is not None:
+        return refused
+    row = transaction.one(sql.record_by_id, request.start.started.instance_id)
     if row is not None:
-        status = Status(row[STATUS])
-        condition = None if row[CONDITION] is None else decode_condition(row[CONDITION])
-        if (row[START_ID] or row[EXECUTION]) == request.start.start_id:
-            return CreateOutcome(
-                result=CreateResult.ALREADY,
-                instance_id=started.instance_id,
-                execution_id=row[EXECUTION],
-                status=status,
-                condition=condition,
-            )
-        if status not in request.replaceable:
-            return CreateOutcome(
-                result=CreateResult.REFUSED,
-                instance_id=started.instance_id,
-                execution_id=row[EXECUTION],
-                status=status,
-                condition=condition,
-            )
         replace(transaction, row)
     (made,) = insert(transaction, [request.start], [request.take])
     assert made is not None
-    return _created(request, CreateResult.CREATED if row is None else CreateResult.REPLACED, made[1])
+    if row is None:
+        return _created(request, CreateResult.CREATED, made[1])
+    outcome = _created(request, CreateResult.REPLACED, made[1])
+    outcome.status = Status(row[STATUS])
+    return outcome
+
+
+def refusal(transaction: Transaction, request: CreateRequest) -> CreateOutcome | None:
+    """What stands in the way of a start (the same one was accepted before, or the status); None: nothing."""
+    row = transaction.one(sql.record_by_id, request.start.started.instance_id)
+    if row is None:
+        return None
+    status = Status(row[STATUS])
+    if (row[START_ID] or row[EXECUTION]) == request.start.start_id:
+        result = CreateResult.ALREADY
+    elif status not in request.replaceable:
+        result = CreateResult.REFUSED
+    else:
+        return None
+    return CreateOutcome(
+        result=result,
+        instance_id=row[ID],
+        execution_id=row[EXECUTION],
+        status=status,
+        condition=None if row[CONDITION] is None else decode_condition(row[CONDITION]),
+    )
 
 
 def _created(request: CreateRequest, result: CreateResult, taken: LockedInstance | None) -> CreateOutcome:
@@ -205,6 +213,3 @@ def delete(transaction: Transaction, key: int) -> None:
     execute(sql.delete_messages, (key,))
     execute(sql.delete_large, (key,))
     execute(sql.delete_instance, (key,))
-
-
-__all__ = ["COMPLETED", "apply_create", "delete", "insert", "judge", "replace"]

@@ -16,8 +16,8 @@ commit
 rollback
 
 -- name: counters
--- The last keys given out.
-select instance, message from counter
+-- The last keys given out, and whether a host still takes part.
+select instance, message, exists (select 1 from host where number = ?1) from counter
 
 -- name: count
 -- Put down the last keys given out, and this transaction's mark.
@@ -192,6 +192,17 @@ where name = ?1 and ready is not null and lock is null
 order by ready
 limit ?2
 
+-- name: any_ready
+-- Whether anybody's instance has work.
+select 1 from instance indexed by instance_ready where ready is not null and lock is null limit 1
+
+-- name: ready_of
+-- Whether an instance of an orchestration has work.
+select 1 from instance indexed by instance_ready
+where name = ?1 and ready is not null and lock is null
+    and (tried is null or not exists (select 1 from json_each(tried) as host where host.value = ?2))
+limit 1
+
 -- name: lock_instance
 -- Take an instance.
 update instance set lock = ?1, ready = null where key = ?2
@@ -219,6 +230,10 @@ update instance set lock = null, ready = case
         or exists (select 1 from message where message.instance = instance.key and message.due is null)
     then ?1 end
 where completed is null and lock between ?2 and ?3
+
+-- name: release_rewinding_of_host
+-- The same for ended ones that were to be rewound.
+update instance set lock = null, ready = ?1 where rewinding is not null and lock between ?2 and ?3
 
 -- name: release_activities_of_host
 -- Give back all work items that a host holds.
@@ -293,14 +308,14 @@ where instance.key = v.value ->> 3 and instance.lock = v.value ->> 4 and instanc
 -- name: episode_ended
 -- An episode that ends the instance; the lock is given back.
 update instance set updated = ?1, length = length + ?2, size = size + ?3, woken = 0, lock = null, ready = null,
-    status = ?7, custom_status = ?8, condition = null, completed = ?9, output = ?10, failure = ?11
+    status = ?7, custom_status = ?8, condition = null, completed = ?9, output = ?10, failure = ?11, rewinding = null
 where key = ?4 and lock = ?5 and length = ?6
 
 -- name: episode_ended:json
 -- The same, many at once.
 update instance set updated = v.value ->> 0, length = length + (v.value ->> 1), size = size + (v.value ->> 2), woken = 0,
     lock = null, ready = null, status = v.value ->> 6, custom_status = v.value ->> 7, condition = null,
-    completed = v.value ->> 8, output = v.value ->> 9, failure = cast(v.value ->> 10 as blob)
+    completed = v.value ->> 8, output = v.value ->> 9, failure = cast(v.value ->> 10 as blob), rewinding = null
 from json_each(?1) as v
 where instance.key = v.value ->> 3 and instance.lock = v.value ->> 4 and instance.length = v.value ->> 5
 
@@ -309,7 +324,8 @@ where instance.key = v.value ->> 3 and instance.lock = v.value ->> 4 and instanc
 update instance set updated = ?1, length = ?2, size = ?3, woken = 0,
     lock = case when ?8 is null then lock end, ready = null,
     status = ?6, custom_status = ?7, condition = null, completed = ?8, output = ?9, failure = ?10,
-    start_id = coalesce(start_id, execution), execution = ?11, started = ?12, name = ?13, scheduled = null
+    start_id = coalesce(start_id, execution), execution = ?11, started = ?12, name = ?13, scheduled = null, tried = null,
+    rewinding = null
 where key = ?4 and lock = ?5
 
 -- name: rewrite
@@ -318,6 +334,10 @@ update instance set updated = ?1, length = ?2, size = ?3, woken = 0, lock = null
     status = ?5, custom_status = ?6, condition = ?7, completed = ?8, output = ?9, failure = ?10,
     start_id = coalesce(start_id, execution), execution = ?11, started = ?12, name = ?13, scheduled = null
 where key = ?4
+
+-- name: rewinding
+-- An ended instance got a rewind: it is to be locked once more.
+update instance set rewinding = 1, ready = coalesce(ready, ?1) where key = ?2
 
 -- name: wake
 -- An instance asks for an episode without a message.
@@ -381,6 +401,14 @@ delete from activity where execution = ?1 and key in (select value from json_eac
 -- Work items of a queue that nobody holds, the oldest first.
 select key, at, run, task, details from activity indexed by activity_ready
 where queue = ?1 and lock is null order by at limit ?2
+
+-- name: any_activity
+-- Whether any work item waits.
+select 1 from activity indexed by activity_ready where lock is null limit 1
+
+-- name: activity_of_queue
+-- Whether a work item of a queue waits.
+select 1 from activity indexed by activity_ready where queue = ?1 and lock is null limit 1
 
 -- name: lock_activity
 -- Take a work item.
@@ -465,17 +493,21 @@ delete from tick where schedule = ?1
 
 -- name: insert_tick
 -- The record of one tick.
-insert into tick (schedule, due, decided_at, decision, instance_id, execution_id, status, reason)
-values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+insert into tick (schedule, due, decided_at, decision, count, instance_id, execution_id, status, reason)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
 
 -- name: ticks
 -- Records of a schedule's ticks, in order of time.
-select schedule, due, decided_at, decision, instance_id, execution_id, status, reason from tick
+select schedule, due, decided_at, decision, count, instance_id, execution_id, status, reason from tick
 where schedule = ?1 and due > ?2 order by due, key limit ?3
 
 -- name: trim_ticks
 -- Records of long ago go.
 delete from tick where due < ?1
+
+-- name: trim_ticks_of
+-- Records of long ago of one schedule go.
+delete from tick where schedule = ?2 and due < ?1
 
 -- == dead letters ==
 
@@ -589,13 +621,18 @@ select key, status from instance where id = ?1
 -- Ended top-level instances that ended before.
 select id from instance
 where completed is not null and completed < ?2 and parent is null and (?1 is null or name = ?1)
-order by key limit ?3
+    and name not in (select value from json_each(?4))
+order by completed, key limit ?3
 
 -- name: expired_by_count
 -- Ended top-level instances beyond the newest so many.
 select id from instance
 where completed is not null and parent is null and (?1 is null or name = ?1)
-order by completed desc, key desc limit ?3 offset ?2
+    and name not in (select value from json_each(?4))
+order by completed, key limit max(0, min(?3, (
+    select count(*) from instance as every
+    where every.completed is not null and every.parent is null and (?1 is null or every.name = ?1)
+        and every.name not in (select value from json_each(?4))) - ?2))
 
 -- name: count_by_status
 -- Instances by status.

@@ -84,6 +84,7 @@ _TRIM = Operation(schedules.apply_trim)
 
 _PURGED_AT_ONCE = 100
 _POLL_SECONDS = 0.25
+_CHECK_SECONDS = 0.02
 _WAL_BYTES = 64 * 1024 * 1024
 
 
@@ -121,6 +122,7 @@ class SqliteStore(Surroundings):
         self._tokens = 0
         self._turn = 0
         self._renew_at: Ticks = 0
+        self._check_at = 0.0
         self._notify: Callable[[Notice], None] | None = None
         self._listening: Any = None
         self._polling: asyncio.TimerHandle | None = None
@@ -134,12 +136,18 @@ class SqliteStore(Surroundings):
         return connection
 
     def check_file(self) -> None:
+        # A look at the file lets others take the interpreter's lock: not at every one of many commits.
+        moment = self._environment.monotonic()
+        if moment < self._check_at:
+            return
+        self._check_at = moment + _CHECK_SECONDS
         try:
             found = os.stat(self.path)
             if (found.st_dev, found.st_ino) == self._identity and os.path.exists(f"{self.path}-wal"):
                 return
         except FileNotFoundError:
             pass
+        self._check_at = 0.0
         raise missing(self.path)
 
     def turn(self) -> AbstractContextManager[None]:
@@ -184,29 +192,34 @@ class SqliteStore(Surroundings):
                 f"hub {self.path!r}: the directory {self.path + '-hosts'!r} for its hosts cannot be made or used "
                 f"({error.strerror}). See that the hub's directory exists and that this user may write there"
             ) from error
-        try:
+        with contextlib.ExitStack() as failing:
+            failing.callback(presence.close)
             # One at a time: making the tables of a new hub.
             with presence.exclusive():
-                connection = connect(self.path, create=True, synchronous=self.synchronous)
-                try:
-                    prepare(connection, self.path)
-                    # A read opens the log, which `check_file` looks for.
-                    connection.execute(sql.mark).fetchall()
-                    self._quick = Reader(connect_reader(self.path), self.path)
-                    self._slow = Reader(connect_reader(self.path), self.path)
-                finally:
-                    connection.close()
-        except BaseException as error:
-            presence.close()
-            raise translate(error, self.path) if isinstance(error, apsw.Error) else error
+                self._open_file()
+            failing.pop_all()
         found = os.stat(self.path)
         self._identity = (found.st_dev, found.st_ino)
         self._pid = self._environment.pid()
         self._presence, self._loop = presence, loop
-        self._pool = None if self._environment.inline_writer else self._environment.thread_pool(1, "holdtrue-sqlite-reader")
+        if not self._environment.inline_writer:
+            self._pool = self._environment.thread_pool(1, "holdtrue-sqlite-reader")
         self._writer = Writer(self, self._environment, loop)
         if self._notify is not None:
             self.listen(self._notify)
+
+    def _open_file(self) -> None:
+        connection = connect(self.path, create=True, synchronous=self.synchronous)
+        try:
+            prepare(connection, self.path)
+            # A read opens the log, which `check_file` looks for.
+            connection.execute(sql.mark).fetchall()
+            self._quick = Reader(connect_reader(self.path))
+            self._slow = Reader(connect_reader(self.path))
+        except apsw.Error as error:
+            raise translate(error, self.path) from error
+        finally:
+            connection.close()
 
     async def close(self) -> None:
         writer, self._writer = self._writer, self._writer
@@ -415,10 +428,11 @@ class SqliteStore(Surroundings):
 
     async def lock(self, limit: int) -> list[LockedInstance]:
         self._require_host()
-        if self._joined is None or not self._joined.orchestrators:
+        names, number = self._joined.orchestrators if self._joined is not None else (), self._number
+        if not names or not self._read(lambda reader: reader.has_ready(names, number)):
             return []
         self._turn += 1
-        asked = (limit, self._joined.orchestrators, self._turn)
+        asked = (limit, names, self._turn)
         (locked,) = await self._write(_LOCK, [asked], self._unlock)
         result: list[LockedInstance] = locked
         return result
@@ -432,7 +446,7 @@ class SqliteStore(Surroundings):
         self._require_host()
         if queues is None:
             queues = self._joined.queues if self._joined is not None else ()
-        if not queues:
+        if not queues or not self._read(lambda reader: reader.has_activities(queues)):
             return []
         self._turn += 1
         (locked,) = await self._write(_LOCK_ACTIVITIES, [(limit, tuple(queues), self._turn)], self._unlock_activities)
@@ -527,8 +541,8 @@ class SqliteStore(Surroundings):
         rows: Any = self._read(lambda reader: reader.all(sql.ticks, schedule_id, begin, limit))
         return [schedules.tick_of(row) for row in rows]
 
-    async def trim_ticks(self, before: Ticks) -> int:
-        (trimmed,) = await self._write(_TRIM, [before])
+    async def trim_ticks(self, before: Ticks, schedule_id: str | None = None) -> int:
+        (trimmed,) = await self._write(_TRIM, [(before, schedule_id)])
         return int(trimmed)
 
     # -- dead letters and upkeep -----------------------------------------------------------------------
@@ -544,9 +558,14 @@ class SqliteStore(Surroundings):
         return sum(await self._write(_DISMISS, list(numbers))) if numbers else 0
 
     async def expired(
-        self, name: str | None, completed_before: Ticks | None, keep: int | None, limit: int
+        self,
+        name: str | None,
+        completed_before: Ticks | None,
+        keep: int | None,
+        limit: int,
+        excluding: Sequence[str] = (),
     ) -> list[str]:
-        return await self._look(lambda reader: reader.expired(name, completed_before, keep, limit))
+        return await self._look(lambda reader: reader.expired(name, completed_before, keep, limit, excluding))
 
     async def upkeep(self) -> None:
         size, free = (await self._look(lambda reader: reader.all(sql.file_size)))[0]

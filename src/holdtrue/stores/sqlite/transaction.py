@@ -61,7 +61,6 @@ class Transaction:
         "token",
         "work",
         "_mail",
-        "_sends_mail",
     )
 
     def __init__(
@@ -70,6 +69,7 @@ class Transaction:
         *,
         now: Ticks,
         host: int,
+        counters: tuple[int, int],
         token: Callable[[], int],
         careful: bool,
         shared: bool,
@@ -87,7 +87,7 @@ class Transaction:
         self.work = False
         self.schedules = False
         self.changed: list[str] = []
-        self.instance, self.message = self.execute(sql.counters).fetchone()
+        self.instance, self.message = counters
         self._mail: bool | None = None
 
     def one(self, statement: str, *values: Any) -> Any:

@@ -37,7 +37,11 @@ class _Entry:
     __slots__ = ("abandoned", "error", "future", "items", "operation", "result")
 
     def __init__(
-        self, operation: Operation, items: list[Any], future: "asyncio.Future[Any]", abandoned: Callable[[Any], None] | None
+        self,
+        operation: Operation,
+        items: list[Any],
+        future: "asyncio.Future[Any]",
+        abandoned: Callable[[Any], None] | None,
     ) -> None:
         self.operation = operation
         self.items = items
@@ -202,7 +206,7 @@ class Writer:
                     transaction = self._transact(self._connection, entries, careful=False)
                 except Contested:
                     transaction = self._transact(self._connection, entries, careful=True)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of these operations
             typed = translate(error, around.path)
             if isinstance(typed, errors.StoreMissing | errors.StoreCorrupt):
                 self._disconnect()
@@ -227,13 +231,15 @@ class Writer:
         try:
             clock, cpu = environment.monotonic(), environment.thread_cpu()
             host = around.host()
-            if host and execute(sql.host_alive, (host,)).fetchone() is None:
+            instance, message, alive = execute(sql.counters, (host,)).fetchone() or (0, 0, 0)
+            if host and not alive:
                 around.host_lost()
                 host = 0
             transaction = Transaction(
                 connection,
                 now=environment.now(),
                 host=host,
+                counters=(instance, message),
                 token=around.token,
                 careful=careful,
                 shared=around.shared(),
@@ -248,7 +254,6 @@ class Writer:
                 mark = self._mark_base | self._marks
                 execute(sql.count, (transaction.instance, transaction.message, mark))
             self._judge(environment.monotonic() - clock, environment.thread_cpu() - cpu)
-            around.check_file()
         except BaseException:
             self._undo(connection)
             raise
@@ -272,7 +277,7 @@ class Writer:
         self._disconnect()
         try:
             self._connection = self._around.connect()
-            return bool(self._connection.execute(sql.mark).fetchone()[0] == mark)
+            return bool(self._connection.execute(sql.mark).get == mark)
         except (apsw.Error, errors.StoreError) as error:
             raise errors.OutcomeUnknown(
                 f"hub {self._around.path!r}: the disk failed during a commit, and cannot be read back ({error}). "

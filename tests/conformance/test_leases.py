@@ -1,0 +1,155 @@
+"""Locks: who gets what, given back, shared out fairly, never twice."""
+
+import asyncio
+
+from holdtrue.core.projection import Status
+from tests.conformance.acting import (
+    Hub,
+    act,
+    begin,
+    create,
+    end,
+    in_hub,
+    lock,
+    lock_one,
+    names,
+    raised,
+    record_of,
+    send,
+    start,
+)
+
+
+@in_hub
+async def test_no_more_than_asked_for_and_the_oldest_work_first(hub: Hub) -> None:
+    store = await hub.host()
+    for n in range(6):
+        await create(store, start(f"i{n}"))
+    assert await store.lock(0) == []
+    first = await lock(hub, store, 2)
+    assert list(first) == ["i0", "i1"]
+    assert list(await lock(hub, store, 100)) == ["i2", "i3", "i4", "i5"]
+    assert await store.lock(100) == []
+
+
+@in_hub
+async def test_nothing_is_locked_twice_however_many_ask(hub: Hub) -> None:
+    hosts = [await hub.host(f"h{n}") for n in range(3)]
+    await create(hosts[0], *(start(f"i{n}") for n in range(90)))
+    taken = await asyncio.gather(*(host.lock(7) for _ in range(10) for host in hosts))
+    ids = [one.record.projection.instance_id for locked in taken for one in locked]
+    assert len(ids) == len(set(ids)) == 90
+
+
+@in_hub
+async def test_only_code_that_this_host_has(hub: Hub) -> None:
+    store = await hub.host(code=["code"])
+    await create(store, start("a"), start("b", name="other"), start("c", name="CODE"), start("d", name="code2"))
+    assert list(await lock(hub, store)) == ["a"]
+    waiting = [r.projection.instance_id for r in await store.status(["a", "b", "c", "d"]) if r and r.waits_for_worker]
+    assert waiting == ["b", "c", "d"]
+    other = await hub.host("other", code=["other", "code2"])
+    assert sorted(await lock(hub, other)) == ["b", "d"]
+
+
+@in_hub
+async def test_a_host_without_code_locks_nothing(hub: Hub) -> None:
+    store = await hub.host(code=[], queues=[])
+    await create(store, start("a"))
+    assert await store.lock(10) == [] and await store.lock_activities(10) == []
+
+
+@in_hub
+async def test_waiting_for_a_worker_ends_when_one_comes_and_comes_back_when_it_leaves(hub: Hub) -> None:
+    client = await hub.open()
+    await create(client, start("a"))
+    assert (await record_of(client, "a")).waits_for_worker
+    host = await hub.host()
+    assert not (await record_of(client, "a")).waits_for_worker
+    await host.leave()
+    assert (await record_of(client, "a")).waits_for_worker
+
+
+@in_hub
+async def test_one_name_with_much_work_does_not_keep_others_waiting(hub: Hub) -> None:
+    store = await hub.host()
+    await create(store, *(start(f"many{n}") for n in range(300)), start("rare", name="child"))
+    found: list[str] = []
+    for _ in range(3):
+        found += [one.record.projection.instance_id for one in await store.lock(10)]
+    assert "rare" in found
+
+
+@in_hub
+async def test_put_back_and_locked_again_with_the_same_messages(hub: Hub) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    await create(one, start("a"))
+    await send(one, raised("a", "e"))
+    held = await lock_one(hub, one, "a")
+    await held.put_back()
+    again = await lock_one(hub, two, "a")
+    assert [type(m.event) for m in again.inbox] == [type(m.event) for m in held.inbox]
+    assert again.lease.token != held.lease.token and again.lease.key == held.lease.key
+    # Giving back what one has no longer is harmless.
+    await held.put_back()
+    assert await lock(hub, one) == {}
+    await again.step(end())
+
+
+@in_hub
+async def test_put_back_without_work_rests(hub: Hub) -> None:
+    store = await hub.host()
+    held = await begin(hub, store, "a", act(0))
+    await held.put_back()
+    rested = await lock(hub, store)
+    for one in rested.values():
+        # A store may offer it once more; an episode over nothing then settles it.
+        assert one.inbox == []
+        await one.commit(one.episode(), keep=False)
+    assert await lock(hub, store) == {}
+    await send(store, raised("a", "e"))
+    assert names((await lock_one(hub, store, "a")).inbox) == ["e"]
+
+
+@in_hub
+async def test_the_record_that_comes_with_a_lock_is_the_committed_one(hub: Hub) -> None:
+    store = await hub.host()
+    held = await begin(hub, store, "a", act(0), custom='"x"', tags={"k": "v"}, input='"in"', version="3", keep=False)
+    await send(store, raised("a", "e"))
+    again = await lock_one(hub, store, "a")
+    assert again.record == await record_of(store, "a")
+    assert again.record.projection == held.state.projection
+    history = await again.load()
+    assert len(history) == again.record.length
+    assert again.state.open[0].name == "act"
+
+
+@in_hub
+async def test_leaving_gives_everything_back(hub: Hub) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    await create(one, start("a"), start("b"))
+    await begin_all(hub, one)
+    assert len(await one.lock_activities(10)) == 2
+    await send(one, raised("a", "e"))
+    assert await lock(hub, two) == {} and await two.lock_activities(10) == []
+    await one.leave()
+    assert "a" in await lock(hub, two)
+    items = await two.lock_activities(10)
+    assert len(items) == 2 and all(i.run == 2 for i in items)
+
+
+async def begin_all(hub: Hub, store: object) -> None:
+    for held in (await lock(hub, store)).values():  # type: ignore[arg-type]
+        await held.step(act(0))
+
+
+@in_hub
+async def test_closing_is_leaving_and_may_be_repeated(hub: Hub) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    await create(one, start("a"))
+    await lock_one(hub, one, "a")
+    await one.close()
+    await one.close()
+    held = await lock_one(hub, two, "a")
+    await held.step(end())
+    assert (await record_of(two, "a")).projection.status is Status.COMPLETED
