@@ -240,7 +240,9 @@ def terminated(id: int = 9_999, output: str | None = None) -> CompleteOrchestrat
     return CompleteOrchestration(id=id, status=Status.TERMINATED, result=output)
 
 
-def again(id: int = 9_999, input: str | None = None, keep: tuple[tuple[str, str | None], ...] = ()) -> CompleteOrchestration:
+def again(
+    id: int = 9_999, input: str | None = None, keep: tuple[tuple[str, str | None], ...] = ()
+) -> CompleteOrchestration:
     return CompleteOrchestration(id=id, status=Status.CONTINUED_AS_NEW, result=input, carryover=keep)
 
 
@@ -335,12 +337,17 @@ class Held:
             lease=self.lease, commit=commit, keep=keep, take_activities=take_activities, take_starts=take_starts
         )
 
-    async def step(self, *actions: Action, keep: bool = True, take_activities: int = 0, take_starts: int = 0, **episode: Any) -> CommitOutcome:
+    async def step(
+        self, *actions: Action, keep: bool = True, take_activities: int = 0, take_starts: int = 0, **episode: Any
+    ) -> CommitOutcome:
         """One episode, made and committed; it must be accepted."""
         made = self.episode(*actions, **episode)
         if made.replace:
             self.state = ExecutionState(
-                projection=made.projection, dialect=self.state.dialect, start_id=self.state.start_id, deadline=self.state.deadline
+                projection=made.projection,
+                dialect=self.state.dialect,
+                start_id=self.state.start_id,
+                deadline=self.state.deadline,
             )
             self.state.extend(made.events, project_too=False)
         return await self.commit(made, keep=keep, take_activities=take_activities, take_starts=take_starts)

@@ -84,9 +84,11 @@ async def test_a_made_up_lease_is_none(hub: Hub) -> None:
     held = await begin(hub, store, "a")
     commit = held.episode(end())
     for lease in (
-        Lease(held.lease.key, held.lease.token + 1), Lease(held.lease.key, 0), Lease(held.lease.key + 1, held.lease.token),
+        Lease(held.lease.key, held.lease.token + 1),
+        Lease(held.lease.key, 0),
+        Lease(held.lease.key + 1, held.lease.token),
         Lease(0, 0),
-    ):  # fmt: skip
+    ):
         made = held.committing(commit)
         made.lease = lease
         (outcome,) = await store.commit([made])

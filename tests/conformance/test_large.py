@@ -50,7 +50,11 @@ async def test_in_every_place(hub: Hub, size: int) -> None:
     await held.step(end(output="o" + big))
     p = (await record_of(store, "a")).projection
     assert (p.input, p.output, p.custom_status) == ("i" + big, "o" + big, "c" + big)
-    results = [e for e in await history_of(store, "a") if isinstance(e, (ev.TaskCompleted, ev.SubOrchestrationInstanceCompleted))]
+    results = [
+        e
+        for e in await history_of(store, "a")
+        if isinstance(e, (ev.TaskCompleted, ev.SubOrchestrationInstanceCompleted))
+    ]
     assert sorted(str(e.result)[0] for e in results) == ["o", "r"] and all(str(e.result)[1:] == big for e in results)
     await check_whole(store, "a")
 
@@ -68,7 +72,15 @@ async def test_a_loop_with_very_large_input_and_then_a_small_one(hub: Hub) -> No
 
 
 @pytest.mark.parametrize(
-    "odd", ["https://example.com/blob", "null", '"', "\ud83d".encode("utf-16", "surrogatepass").decode("latin-1"), "\x00", " "]
+    "odd",
+    [
+        "https://example.com/blob",
+        "null",
+        '"',
+        "\ud83d".encode("utf-16", "surrogatepass").decode("latin-1"),
+        "\x00",
+        " ",
+    ],
 )
 @in_hub
 async def test_payloads_that_look_like_something_else(hub: Hub, odd: str) -> None:

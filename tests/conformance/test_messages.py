@@ -165,7 +165,13 @@ async def test_what_an_instance_sends_reaches_others_and_itself_in_order(hub: Hu
     store = await hub.host()
     await begin(hub, store, "other", keep=False)
     held = await begin(
-        hub, store, "a", tell(0, "other", "one"), tell(1, "a", "to myself"), tell(2, "other", "two"), tell(3, "a", "again")
+        hub,
+        store,
+        "a",
+        tell(0, "other", "one"),
+        tell(1, "a", "to myself"),
+        tell(2, "other", "two"),
+        tell(3, "a", "again"),
     )
     assert names(held.inbox) == ["to myself", "again"]
     await held.step(end())

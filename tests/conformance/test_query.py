@@ -64,7 +64,9 @@ async def test_by_status(hub: Hub) -> None:
 @in_hub
 async def test_by_name_and_version_of_letters(hub: Hub) -> None:
     store = await hub.open()
-    await create(store, start("a", name="Load"), start("b", name="load"), start("c", name="load%"), start("d", name="lo_d"))
+    await create(
+        store, start("a", name="Load"), start("b", name="load"), start("c", name="load%"), start("d", name="lo_d")
+    )
     assert await ids(store, name="load") == ["b"]
     assert await ids(store, name="load%") == ["c"] and await ids(store, name="lo_d") == ["d"]
 
@@ -72,7 +74,23 @@ async def test_by_name_and_version_of_letters(hub: Hub) -> None:
 @in_hub
 async def test_by_prefix_taken_literally(hub: Hub) -> None:
     store = await hub.open()
-    names = ["a", "a%b", "a_b", "axb", "A", "ab", "a\U0010ffff", "a\U0010ffffz", "é1", "é2", "b", "a'b", "a*b", "a[b", "a\x00b"]
+    names = [
+        "a",
+        "a%b",
+        "a_b",
+        "axb",
+        "A",
+        "ab",
+        "a\U0010ffff",
+        "a\U0010ffffz",
+        "é1",
+        "é2",
+        "b",
+        "a'b",
+        "a*b",
+        "a[b",
+        "a\x00b",
+    ]
     await create(store, *(start(n) for n in names))
     for prefix in ("a", "a%", "a_", "é", "a\U0010ffff", "a'", "a*", "a[", "z", "b", "a\x00"):
         assert sorted(await ids(store, prefix=prefix)) == sorted(n for n in names if n.startswith(prefix)), prefix
@@ -119,7 +137,9 @@ async def test_by_tags_all_of_them(hub: Hub) -> None:
 async def test_conditions_together(hub: Hub) -> None:
     store = await hub.host()
     for n in range(12):
-        await create(store, start(f"{'xy'[n % 2]}{n}", name=("code", "child")[n % 3 == 0], at=n * SECOND, tags={"n": str(n % 4)}))
+        await create(
+            store, start(f"{'xy'[n % 2]}{n}", name=("code", "child")[n % 3 == 0], at=n * SECOND, tags={"n": str(n % 4)})
+        )
     for held in list((await lock(hub, store)).values())[:6]:
         await held.step(end())
     everything = (await store.query(InstanceQuery(page_size=1_000))).records

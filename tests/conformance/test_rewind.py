@@ -37,7 +37,9 @@ from tests.conformance.acting import (
 
 async def failed(hub: Hub, store: TaskHubStore) -> ev.HistoryEvent:
     """An instance with a good result, a timer, and a failed activity that ended it; the good activity's event."""
-    held = await begin(hub, store, "a", act(0, input='"good"'), act(1, input='"bad"'), timer(2, hub.now() + 100 * SECOND))
+    held = await begin(
+        hub, store, "a", act(0, input='"good"'), act(1, input='"bad"'), timer(2, hub.now() + 100 * SECOND)
+    )
     good, bad = await store.lock_activities(2)
     held.inbox += [with_work(good), with_work(bad, went_wrong(bad, "down"))]
     await held.step(fail(message="a: Activity task #1 failed: down"))
@@ -57,7 +59,7 @@ async def rewound(hub: Hub, held: Held) -> CommitOutcome:
         new_id=new_id,
         children={i: None if r is None else r.projection for i, r in zip(children_of(history), records, strict=True)},
     )
-    return await held.store.rewrite(held.committing(commit, keep=False))
+    return (await held.store.commit([held.committing(commit, keep=False)]))[0]
 
 
 @in_hub
@@ -173,9 +175,9 @@ async def test_a_failed_child_is_told_by_its_parents_rewind(hub: Hub) -> None:
     if "p" in locked:
         await locked["p"].put_back()
     locked = await lock(hub, store)
-    await locked["c"].step(end(output='"c"'), keep=False)
+    outcome = await locked["c"].step(end(output='"c"'), keep=False)
     parent = locked.get("p") or (await lock(hub, store))["p"]
-    parent.take(await store.fetch())
+    parent.take(outcome.deliveries)
     await parent.step(end())
     answers = [e for e in await history_of(store, "p") if isinstance(e, ev.SubOrchestrationInstanceCompleted)]
     assert sorted(str(e.result) for e in answers) == ['"c"', '"d"']

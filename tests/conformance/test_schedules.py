@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from holdtrue.core.projection import TERMINAL, Condition, Status
-from holdtrue.stores.protocol import CreateOutcome, CreateResult, StoredSchedule, Tick, TickCommit, TaskHubStore
+from holdtrue.stores.protocol import CreateOutcome, CreateResult, StoredSchedule, TaskHubStore, Tick, TickCommit
 from tests.conformance.acting import (
     EVERY,
     NONE,
@@ -79,7 +79,9 @@ async def test_a_tick_starts_records_and_moves_on_in_one(hub: Hub) -> None:
     (etag,) = await put(store, schedule("s"))
     request = start("run", input='"i"', over=TERMINAL)
     outcome = await store.commit_tick(
-        TickCommit(schedule_id="s", etag=etag, state='{"n":1}', due=20 * SECOND, tick=tick(10 * SECOND), request=request)
+        TickCommit(
+            schedule_id="s", etag=etag, state='{"n":1}', due=20 * SECOND, tick=tick(10 * SECOND), request=request
+        )
     )
     assert isinstance(outcome, CreateOutcome) and outcome.result is CreateResult.CREATED
     (stored,) = await store.get_schedules()
@@ -97,7 +99,9 @@ async def test_one_tick_is_decided_once_however_many_try(hub: Hub) -> None:
     (etag,) = await put(stores[0], schedule("s"))
     commits = [
         store.commit_tick(
-            TickCommit(schedule_id="s", etag=etag, state=str(n), due=20, tick=tick(10), request=start(f"run{n}", over=NONE))
+            TickCommit(
+                schedule_id="s", etag=etag, state=str(n), due=20, tick=tick(10), request=start(f"run{n}", over=NONE)
+            )
         )
         for n, store in enumerate(stores * 4)
     ]

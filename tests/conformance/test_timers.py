@@ -27,7 +27,9 @@ def timers(events: list[ev.HistoryEvent]) -> list[int]:
 async def test_they_fire_at_their_time_in_order_and_the_next_is_told(hub: Hub) -> None:
     store = await hub.host()
     now = hub.now()
-    held = await begin(hub, store, "a", timer(0, now + 30 * SECOND), timer(1, now + 10 * SECOND), timer(2, now + 20 * SECOND))
+    held = await begin(
+        hub, store, "a", timer(0, now + 30 * SECOND), timer(1, now + 10 * SECOND), timer(2, now + 20 * SECOND)
+    )
     due = await store.fire_due(now)
     assert (due.deliveries, due.ready, due.next_due) == ([], False, now + 10 * SECOND)
     hub.clock.ahead = 21

@@ -113,6 +113,7 @@ class Client:
             self._payloads.encode,
             name_of=self._requests.name_of,
             changed=None if local is None else local.schedules_changed,
+            local=local,
         )
 
     async def __aenter__(self) -> "Client":

@@ -532,7 +532,8 @@ def test_a_caught_cancel_is_no_failure_and_stays() -> None:
 
     world = Rewinding(code)
     world.step()
-    (clean,) = world.step(InboundMessage(event=ev.EventRaised(timestamp=1, name="holdtrue:cancel", input="stop"))).activities
+    cancel = ev.EventRaised(timestamp=1, name="holdtrue:cancel", input="stop")
+    (clean,) = world.step(InboundMessage(event=cancel)).activities
     assert world.step(world.failed(clean, "down")).projection.status is Status.FAILED
     rewound = world.rewind()
     assert names(rewound) == ["clean up"]

@@ -152,9 +152,10 @@ def apply_fire(transaction: Transaction, times: list[Ticks]) -> list[Due]:
     deliveries: list[Delivery] = []
     ready: list[tuple[int, int]] = []
     offered: list[tuple[int, int]] = []
-    fired: list[tuple[int, int]] = []
-    for instance, key, execution, scheduled, event, lock, held in rows:
-        fired.append((instance, key))
+    fired: list[tuple[int, int, int]] = []
+    for instance, sleeping, execution, scheduled, event, lock, held in rows:
+        key = transaction.next_message()
+        fired.append((instance, sleeping, key))
         if lock is None:
             (message,) = inbound([(key, execution, scheduled, event)])
             if not held:

@@ -5,9 +5,9 @@ from typing import Any
 
 import apsw
 
+from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import AnyEvent, HistoryEvent, decode_events
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.stores import errors
 from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceQuery, InstanceRecord, Page
 
 from .hosts import HostRow, hosts_of, served
@@ -17,7 +17,25 @@ from .transaction import PLACES, places_of
 
 _OPEN_MASK = sum(1 << int(status) for status in Status if status not in TERMINAL)
 _PIECES = 64
+_FEW = 2_000
 _LAST_KEY = (1 << 63) - 1
+
+
+def _key_of(token: str) -> int:
+    if not token.isascii() or not token.isdecimal() or int(token) > _LAST_KEY:
+        raise InvalidInput(f"{token!r} is no token of a page; give the one that the page before came with")
+    return int(token)
+
+
+def _beyond(prefix: str) -> str | bytes:
+    """What sorts after all texts with this prefix, and before all others after them."""
+    while prefix:
+        last = ord(prefix[-1])
+        if last < 0x10FFFF:
+            # Code points sort as their UTF-8 bytes do; surrogates are in no text.
+            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
+        prefix = prefix[:-1]
+    return b""  # a blob sorts after every text
 
 
 class Reader:
@@ -76,22 +94,21 @@ class Reader:
         mask = None if query.statuses is None else sum(1 << int(status) for status in query.statuses)
         size = max(1, query.page_size)
         newest = query.newest_first
-        try:
-            after = (_LAST_KEY if newest else 0) if query.token is None else int(query.token)
-        except ValueError:
-            raise errors.StoreError(
-                f"{query.token!r} is no token of a page; give the one that the page before came with"
-            ) from None
+        after = (_LAST_KEY if newest else 0) if query.token is None else _key_of(query.token)
+        beyond = None if query.prefix is None else _beyond(query.prefix)
         only_open = mask is not None and not mask & ~_OPEN_MASK
-        if newest:
-            statement = sql.query_open_descending if only_open else sql.query_descending
+        if only_open:
+            statement = sql.query_open_descending if newest else sql.query_open_ascending
+        elif query.prefix and self._execute(sql.few_of_prefix, (query.prefix, beyond, _FEW)).get:
+            statement = sql.query_prefix_descending if newest else sql.query_prefix_ascending
         else:
-            statement = sql.query_open_ascending if only_open else sql.query_ascending
+            statement = sql.query_descending if newest else sql.query_ascending
         values = {
             "after": after,
             "statuses": mask,
             "name": query.name,
             "prefix": query.prefix,
+            "beyond": beyond,
             "created_from": query.created_from,
             "created_to": query.created_to,
             "completed_to": query.completed_to,

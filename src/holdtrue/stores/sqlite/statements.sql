@@ -172,13 +172,13 @@ order by message.due
 limit ?2
 
 -- name: fire
--- A delayed message's time has come.
-update message set due = null where instance = ?1 and key = ?2
+-- A delayed message's time has come: from now on it stands in the line, at its end.
+update message set due = null, key = ?3 where instance = ?1 and key = ?2
 
 -- name: fire:json
 -- The same, many at once.
-update message set due = null
-where (instance, key) in (select v.value ->> 0, v.value ->> 1 from json_each(?1) as v)
+update message set due = null, key = v.value ->> 2 from json_each(?1) as v
+where message.instance = v.value ->> 0 and message.key = v.value ->> 1
 
 -- == locks ==
 
@@ -537,14 +537,15 @@ from instance
 where key > :after
     and (:statuses is null or (:statuses >> status) & 1)
     and (:name is null or name = :name)
-    and (:prefix is null or substr(id, 1, length(:prefix)) = :prefix)
+    and (:prefix is null or id >= :prefix and id < :beyond)
     and (:created_from is null or created >= :created_from)
     and (:created_to is null or created < :created_to)
     and (:completed_to is null or completed < :completed_to)
     and (:tags is null or not exists (
         select 1 from json_each(:tags) as tag
         where not exists (
-            select 1 from json_each(coalesce(nullif(started, x''), (select started from large where instance = key)), '$.tags')
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
                 as has where has.key = tag.key and has.value = tag.value)))
 order by key
 limit :limit
@@ -557,14 +558,15 @@ from instance
 where key < :after
     and (:statuses is null or (:statuses >> status) & 1)
     and (:name is null or name = :name)
-    and (:prefix is null or substr(id, 1, length(:prefix)) = :prefix)
+    and (:prefix is null or id >= :prefix and id < :beyond)
     and (:created_from is null or created >= :created_from)
     and (:created_to is null or created < :created_to)
     and (:completed_to is null or completed < :completed_to)
     and (:tags is null or not exists (
         select 1 from json_each(:tags) as tag
         where not exists (
-            select 1 from json_each(coalesce(nullif(started, x''), (select started from large where instance = key)), '$.tags')
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
                 as has where has.key = tag.key and has.value = tag.value)))
 order by key desc
 limit :limit
@@ -577,14 +579,15 @@ from instance indexed by instance_open
 where completed is null and key > :after
     and (:statuses is null or (:statuses >> status) & 1)
     and (:name is null or name = :name)
-    and (:prefix is null or substr(id, 1, length(:prefix)) = :prefix)
+    and (:prefix is null or id >= :prefix and id < :beyond)
     and (:created_from is null or created >= :created_from)
     and (:created_to is null or created < :created_to)
     and (:completed_to is null or completed < :completed_to)
     and (:tags is null or not exists (
         select 1 from json_each(:tags) as tag
         where not exists (
-            select 1 from json_each(coalesce(nullif(started, x''), (select started from large where instance = key)), '$.tags')
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
                 as has where has.key = tag.key and has.value = tag.value)))
 order by key
 limit :limit
@@ -597,17 +600,65 @@ from instance indexed by instance_open
 where completed is null and key < :after
     and (:statuses is null or (:statuses >> status) & 1)
     and (:name is null or name = :name)
-    and (:prefix is null or substr(id, 1, length(:prefix)) = :prefix)
+    and (:prefix is null or id >= :prefix and id < :beyond)
     and (:created_from is null or created >= :created_from)
     and (:created_to is null or created < :created_to)
     and (:completed_to is null or completed < :completed_to)
     and (:tags is null or not exists (
         select 1 from json_each(:tags) as tag
         where not exists (
-            select 1 from json_each(coalesce(nullif(started, x''), (select started from large where instance = key)), '$.tags')
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
                 as has where has.key = tag.key and has.value = tag.value)))
 order by key desc
 limit :limit
+
+-- name: query_prefix_ascending
+-- The same for a prefix that few ids have: found by id, then sorted.
+select key, id, status, lock, ready, length, size, updated, created, completed, deadline, name, execution, start_id,
+    dialect, started, custom_status, condition, failure, output
+from instance indexed by instance_id
+where id >= :prefix and id < :beyond and key > :after
+    and (:statuses is null or (:statuses >> status) & 1)
+    and (:name is null or name = :name)
+    and (:created_from is null or created >= :created_from)
+    and (:created_to is null or created < :created_to)
+    and (:completed_to is null or completed < :completed_to)
+    and (:tags is null or not exists (
+        select 1 from json_each(:tags) as tag
+        where not exists (
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
+                as has where has.key = tag.key and has.value = tag.value)))
+order by key
+limit :limit
+
+
+-- name: query_prefix_descending
+-- The same for a prefix that few ids have: found by id, then sorted.
+select key, id, status, lock, ready, length, size, updated, created, completed, deadline, name, execution, start_id,
+    dialect, started, custom_status, condition, failure, output
+from instance indexed by instance_id
+where id >= :prefix and id < :beyond and key < :after
+    and (:statuses is null or (:statuses >> status) & 1)
+    and (:name is null or name = :name)
+    and (:created_from is null or created >= :created_from)
+    and (:created_to is null or created < :created_to)
+    and (:completed_to is null or completed < :completed_to)
+    and (:tags is null or not exists (
+        select 1 from json_each(:tags) as tag
+        where not exists (
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
+                as has where has.key = tag.key and has.value = tag.value)))
+order by key desc
+limit :limit
+
+
+-- name: few_of_prefix
+-- Whether no more than so many ids have a prefix.
+select count(*) <= ?3 from (
+    select 1 from instance indexed by instance_id where id >= ?1 and id < ?2 limit ?3 + 1)
 
 -- name: children
 -- The direct children of an instance, the oldest first.

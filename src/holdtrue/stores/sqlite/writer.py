@@ -249,7 +249,7 @@ class Writer:
                 entries[0].result = entries[0].operation.apply(transaction, entries[0].items)
             else:
                 _apply_grouped(transaction, entries)
-            if durable:
+            if durable or transaction.message != message:
                 self._marks += 1
                 mark = self._mark_base | self._marks
                 execute(sql.count, (transaction.instance, transaction.message, mark))
