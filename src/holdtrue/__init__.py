@@ -12,24 +12,24 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from holdtrue.authoring.activity_context import ActivityContext
     from holdtrue.authoring.app import App
+    from holdtrue.authoring.combining import when_all, when_any
     from holdtrue.authoring.context import OrchestrationContext
-    from holdtrue.authoring.errors import PayloadError, PayloadTooLarge, RegistrationError
+    from holdtrue.authoring.errors import NotRegistered, PayloadError, PayloadTooLarge, RegistrationError
     from holdtrue.authoring.failures import NonRetriableError
     from holdtrue.client.client import Client
-    from holdtrue.client.errors import InstanceAlreadyExists, InstanceNotEnded, InstanceNotFound, RewindRefused
+    from holdtrue.client.errors import InstanceAlreadyExists, InstanceEnded, InstanceNotEnded, InstanceNotFound, RewindRefused
     from holdtrue.client.status import InstanceStatus
     from holdtrue.client.sync import SyncClient
     from holdtrue.core.errors import HoldtrueError, InvalidInput, NonDeterminismError
     from holdtrue.core.events import FailureDetails
     from holdtrue.core.projection import Condition, Status
+    from holdtrue.core.replay import NotDurableError
     from holdtrue.core.retry import RetryPolicy
     from holdtrue.core.tasks import (
         OrchestrationCancelledError,
         Task,
         TaskCancelledError,
         TaskFailedError,
-        when_all,
-        when_any,
     )
     from holdtrue.engine.retention import RetentionPolicy
     from holdtrue.engine.schedules.specification import ScheduleSpec
@@ -40,6 +40,7 @@ _HOMES = {
     "ActivityContext": "authoring.activity_context",
     "App": "authoring.app",
     "OrchestrationContext": "authoring.context",
+    "NotRegistered": "authoring.errors",
     "PayloadError": "authoring.errors",
     "PayloadTooLarge": "authoring.errors",
     "RegistrationError": "authoring.errors",
@@ -48,6 +49,7 @@ _HOMES = {
     "when_any": "authoring.combining",
     "Client": "client.client",
     "InstanceAlreadyExists": "client.errors",
+    "InstanceEnded": "client.errors",
     "InstanceNotEnded": "client.errors",
     "InstanceNotFound": "client.errors",
     "RewindRefused": "client.errors",
@@ -59,6 +61,7 @@ _HOMES = {
     "FailureDetails": "core.events",
     "Condition": "core.projection",
     "Status": "core.projection",
+    "NotDurableError": "core.replay",
     "RetryPolicy": "core.retry",
     "OrchestrationCancelledError": "core.tasks",
     "Task": "core.tasks",

@@ -58,6 +58,44 @@ class Workers:
             idle.append(None)
 
 
+class _Randomness:
+    """Random bytes of the system's, fetched many at a time: each call of the system costs more than an id."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def take(self) -> str:
+        """20 hex digits."""
+        try:
+            return self._texts.pop()
+        except IndexError:
+            data = os.urandom(10 * 256).hex()
+            self._texts = [data[at : at + 20] for at in range(0, len(data), 20)]
+            return self._texts.pop()
+
+    def forget(self) -> None:
+        """A forked child must not give out its parent's."""
+        self._texts = []
+
+
+class _Process:
+    """This process's number, kept: asking the system each time would cost more than what asks for it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+    def forked(self) -> None:
+        """In a forked child."""
+        self.pid = os.getpid()
+
+
+_randomness = _Randomness()
+_process = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_randomness.forget)
+    os.register_at_fork(after_in_child=_process.forked)
+
+
 class Environment:
     """The real world; a simulation subclasses it.
 
@@ -87,8 +125,8 @@ class Environment:
         return asyncio.get_running_loop().call_later(seconds, call)
 
     def new_id(self) -> str:
-        """A time-ordered id of 32 hex digits: 48 bits of milliseconds, 80 random ones (as UUID version 7 without its marks)."""
-        return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+        """A time-ordered id of 32 hex digits: 48 bits of milliseconds, 80 random ones (as UUID version 7)."""
+        return f"{time.time_ns() // 1_000_000:012x}{_randomness.take()}"
 
     def random(self) -> random.Random:
         """A source of randomness of the caller's own."""
@@ -154,7 +192,7 @@ class Environment:
 
     def pid(self) -> int:
         """This process's number."""
-        return os.getpid()
+        return _process.pid
 
 
 REAL = Environment()

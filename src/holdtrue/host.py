@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +26,7 @@ from holdtrue.engine.settings import HostSettings
 from holdtrue.environment import REAL, Environment
 from holdtrue.stores.errors import LeaseLost, StoreError
 from holdtrue.stores.locate import open_store
-from holdtrue.stores.protocol import Delivery, LockedInstance, Notice, TaskHubStore
+from holdtrue.stores.protocol import Delivery, InstanceRecord, LockedInstance, Notice, TaskHubStore
 
 log = logging.getLogger("holdtrue.host")
 
@@ -62,6 +62,7 @@ class Host:
             environment,
             self.settings,
             changed=self._instances_changed,
+            committed=self._instances_committed,
             lost=self._lease_lost,
         )
         self.pool: ActivityPool | None = None
@@ -102,7 +103,7 @@ class Host:
         self.dispatcher.start(self.pool)
         if settings.schedules:
             self.schedules = ScheduleService(
-                self.store, self.environment, started=self._started, wants=self.dispatcher.wants
+                self.store, self.environment, started=self._started, wants=self.dispatcher.wants, deliver=self.dispatcher.deliver
             )
             for spec in self.app.schedules:
                 await Schedules(self.store, self.environment, self.app.converter.encode).put(spec)
@@ -195,6 +196,11 @@ class Host:
         self.changes.notify(instance_ids)
         if self.schedules is not None:
             self.schedules.instances_changed(instance_ids)
+
+    def _instances_committed(self, records: Sequence[InstanceRecord]) -> None:
+        self.changes.committed(records)
+        if self.schedules is not None:
+            self.schedules.instances_changed([record.projection.instance_id for record in records])
 
     def _started(self, locked: LockedInstance | None) -> None:
         if locked is not None:

@@ -4,10 +4,12 @@ It knows ids only; who waits looks at the status itself.  One loop, one thread.
 """
 
 import asyncio
+import copy
 from collections.abc import Iterable
 from types import TracebackType
 
 from holdtrue.environment import REAL, Environment
+from holdtrue.stores.protocol import InstanceRecord
 
 
 class Watch:
@@ -16,13 +18,15 @@ class Watch:
     Use it as a context manager, entered before the status is read.
     """
 
-    __slots__ = ("_changes", "_fired", "_future", "_instance_id")
+    __slots__ = ("_changes", "_fired", "_future", "_instance_id", "record")
 
     def __init__(self, changes: "Changes", instance_id: str) -> None:
         self._changes = changes
         self._instance_id = instance_id
         self._fired = False
         self._future: asyncio.Future[None] | None = None
+        self.record: InstanceRecord | None = None
+        """The record that came with the last change, where the host in this process committed it; else None."""
 
     def __enter__(self) -> "Watch":
         self._changes._watches.setdefault(self._instance_id, []).append(self)
@@ -53,9 +57,10 @@ class Watch:
         fired, self._fired = self._fired, False
         return fired
 
-    def fire(self) -> None:
-        """There was a change."""
+    def fire(self, record: InstanceRecord | None = None) -> None:
+        """There was a change; `record` is what it came to, where that is known."""
         self._fired = True
+        self.record = record
         self._give_up()
 
     def _give_up(self) -> None:
@@ -78,6 +83,14 @@ class Changes:
             for instance_id in instance_ids:
                 for watch in watches.get(instance_id, ()):
                     watch.fire()
+
+    def committed(self, records: Iterable[InstanceRecord]) -> None:
+        """These records were committed just now."""
+        watches = self._watches
+        if watches:
+            for record in records:
+                for watch in watches.get(record.projection.instance_id, ()):
+                    watch.fire(copy.copy(record))
 
     def notify_all(self) -> None:
         """Any instance may have changed."""

@@ -60,7 +60,10 @@ class Waiting:
         look = None if self._pushed else FIRST_LOOK_SECONDS
         with self._changes.watch(instance_id) as watch:
             while True:
-                record = await self.reads.read(instance_id)
+                # What came with the change is as it was committed: no second read.
+                record, watch.record = watch.record, None
+                if record is None:
+                    record = await self.reads.read(instance_id)
                 if record is None:
                     raise InstanceNotFound(instance_id)
                 if satisfied(record):

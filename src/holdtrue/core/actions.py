@@ -9,7 +9,7 @@ import msgspec
 from .events import FailureDetails, Ticks
 
 
-class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How an activity's work item is to be run; no event holds this, the work item does.
 
     Time-outs are in seconds: `schedule_to_start` bounds the wait for a worker, `start_to_close` one
@@ -23,7 +23,7 @@ class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int = 1
 
 
-class ScheduleTask(msgspec.Struct, frozen=True, kw_only=True):
+class ScheduleTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Run an activity."""
 
     id: int
@@ -34,14 +34,14 @@ class ScheduleTask(msgspec.Struct, frozen=True, kw_only=True):
     options: ActivityOptions | None = None
 
 
-class CreateTimer(msgspec.Struct, frozen=True, kw_only=True):
+class CreateTimer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Wake me at this time."""
 
     id: int
     fire_at: Ticks
 
 
-class CreateSubOrchestration(msgspec.Struct, frozen=True, kw_only=True):
+class CreateSubOrchestration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Start a child and tell me its output."""
 
     id: int
@@ -52,7 +52,7 @@ class CreateSubOrchestration(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] | None = None
 
 
-class SendEvent(msgspec.Struct, frozen=True, kw_only=True):
+class SendEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Raise an event on another instance."""
 
     id: int
@@ -61,7 +61,7 @@ class SendEvent(msgspec.Struct, frozen=True, kw_only=True):
     input: str | None = None
 
 
-class CompleteOrchestration(msgspec.Struct, frozen=True, kw_only=True):
+class CompleteOrchestration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The code has ended: `status` is a `projection.Status` number (Completed, Failed, ContinuedAsNew, Terminated).
 
     For ContinuedAsNew `result` is the next input, `carryover` the events fed to the code and still
@@ -79,7 +79,7 @@ class CompleteOrchestration(msgspec.Struct, frozen=True, kw_only=True):
 Action = ScheduleTask | CreateTimer | CreateSubOrchestration | SendEvent | CompleteOrchestration
 
 
-class Decision(msgspec.Struct, kw_only=True):
+class Decision(msgspec.Struct, kw_only=True, gc=False):
     """An executor's answer to one batch of events.
 
     `fed` says how many of the new events the code has seen: what comes after a continue-as-new or an end

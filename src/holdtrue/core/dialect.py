@@ -6,7 +6,7 @@ Sources: DurableTask.Core and Durable Functions (.NET); `durabletask` 1.12 (Pyth
 
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -69,7 +69,7 @@ _EPOCH = datetime(1970, 1, 1)
 def to_datetime(ticks: ev.Ticks) -> datetime:
     """Naive UTC, as the family's Python SDK has it; the seventh digit is cut."""
     seconds, rest = divmod(ticks, ev.TICKS_PER_SECOND)
-    return datetime.utcfromtimestamp(seconds).replace(microsecond=rest // ev.TICKS_PER_MICROSECOND)
+    return _EPOCH + timedelta(seconds=seconds, microseconds=rest // ev.TICKS_PER_MICROSECOND)
 
 
 def to_ticks(moment: datetime) -> ev.Ticks:

@@ -8,7 +8,6 @@ Pure: time and ids come in as arguments.  The executor may be a live coroutine o
 module only sees its `Decision`.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -118,7 +117,7 @@ def state_of(
     return state
 
 
-class EpisodeCommit(msgspec.Struct, kw_only=True):
+class EpisodeCommit(msgspec.Struct, kw_only=True, gc=False):
     """Everything that one episode does: applied whole, or not at all.
 
     `events` are appended from ordinal `first` on, or take the place of the whole history (`replace`).
@@ -311,7 +310,7 @@ class Episode:
             self._append(ev.OrchestratorCompleted(timestamp=self._now))
         begun = len(self._events)
         if decision.custom_status_set:
-            projection = copy.copy(state.projection)
+            projection = state.projection.__copy__()
             projection.custom_status = decision.custom_status
             state.projection = projection
             self._custom = True
@@ -535,7 +534,7 @@ class Episode:
         """The one value to be applied.  Without any event it only uses messages up."""
         state = self.state
         if self._events:
-            projection = copy.copy(state.projection)
+            projection = state.projection.__copy__()
             projection.last_updated_at = self._now
             state.projection = projection
         condition_changed = self._condition_before is not None

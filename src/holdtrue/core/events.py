@@ -102,14 +102,14 @@ class ParentInstance(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str | None = None
 
 
-class HistoryEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="e"):
+class HistoryEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False, tag_field="e"):
     """One row of a history; `event_id` is the task id of what was scheduled, -1 for all else."""
 
     timestamp: Ticks = msgspec.field(name="at")
     event_id: int = msgspec.field(name="id", default=-1)
 
 
-class ExecutionStarted(HistoryEvent, frozen=True, tag=0):
+class ExecutionStarted(HistoryEvent, frozen=True, gc=False, tag=0):
     """An execution begins: its identity, its input, and who asked for it."""
 
     instance_id: str
@@ -125,7 +125,7 @@ class ExecutionStarted(HistoryEvent, frozen=True, tag=0):
     parent_trace_context: str | None = None
 
 
-class ExecutionCompleted(HistoryEvent, frozen=True, tag=1):
+class ExecutionCompleted(HistoryEvent, frozen=True, gc=False, tag=1):
     """The end of an execution; `status` is the number of Completed, Failed, Canceled or Terminated."""
 
     status: int
@@ -133,19 +133,19 @@ class ExecutionCompleted(HistoryEvent, frozen=True, tag=1):
     failure: FailureDetails | None = None
 
 
-class ExecutionFailed(HistoryEvent, frozen=True, tag=2):
+class ExecutionFailed(HistoryEvent, frozen=True, gc=False, tag=2):
     """An end in failure, as very old hubs wrote it; new ones write ExecutionCompleted."""
 
     failure: FailureDetails | None = None
 
 
-class ExecutionTerminated(HistoryEvent, frozen=True, tag=3):
+class ExecutionTerminated(HistoryEvent, frozen=True, gc=False, tag=3):
     """Somebody ended the execution from outside; the ExecutionCompleted follows in the same episode."""
 
     input: str | None = None
 
 
-class TaskScheduled(HistoryEvent, frozen=True, tag=4):
+class TaskScheduled(HistoryEvent, frozen=True, gc=False, tag=4):
     """An activity was asked for."""
 
     name: str
@@ -154,21 +154,21 @@ class TaskScheduled(HistoryEvent, frozen=True, tag=4):
     tags: dict[str, str] | None = None
 
 
-class TaskCompleted(HistoryEvent, frozen=True, tag=5):
+class TaskCompleted(HistoryEvent, frozen=True, gc=False, tag=5):
     """An activity's result."""
 
     task_scheduled_id: int = msgspec.field(name="task")
     result: str | None = None
 
 
-class TaskFailed(HistoryEvent, frozen=True, tag=6):
+class TaskFailed(HistoryEvent, frozen=True, gc=False, tag=6):
     """An activity's failure."""
 
     task_scheduled_id: int = msgspec.field(name="task")
     failure: FailureDetails | None = None
 
 
-class SubOrchestrationInstanceCreated(HistoryEvent, frozen=True, tag=7):
+class SubOrchestrationInstanceCreated(HistoryEvent, frozen=True, gc=False, tag=7):
     """A child was asked for, under this instance id."""
 
     name: str
@@ -178,42 +178,42 @@ class SubOrchestrationInstanceCreated(HistoryEvent, frozen=True, tag=7):
     tags: dict[str, str] | None = None
 
 
-class SubOrchestrationInstanceCompleted(HistoryEvent, frozen=True, tag=8):
+class SubOrchestrationInstanceCompleted(HistoryEvent, frozen=True, gc=False, tag=8):
     """A child's output."""
 
     task_scheduled_id: int = msgspec.field(name="task")
     result: str | None = None
 
 
-class SubOrchestrationInstanceFailed(HistoryEvent, frozen=True, tag=9):
+class SubOrchestrationInstanceFailed(HistoryEvent, frozen=True, gc=False, tag=9):
     """A child's failure (its termination and cancellation too)."""
 
     task_scheduled_id: int = msgspec.field(name="task")
     failure: FailureDetails | None = None
 
 
-class TimerCreated(HistoryEvent, frozen=True, tag=10):
+class TimerCreated(HistoryEvent, frozen=True, gc=False, tag=10):
     """A durable timer was set."""
 
     fire_at: Ticks
 
 
-class TimerFired(HistoryEvent, frozen=True, tag=11):
+class TimerFired(HistoryEvent, frozen=True, gc=False, tag=11):
     """A durable timer's time has come."""
 
     timer_id: int = msgspec.field(name="timer")
     fire_at: Ticks
 
 
-class OrchestratorStarted(HistoryEvent, frozen=True, tag=12):
+class OrchestratorStarted(HistoryEvent, frozen=True, gc=False, tag=12):
     """An episode begins; its timestamp is the orchestration's own time in it."""
 
 
-class OrchestratorCompleted(HistoryEvent, frozen=True, tag=13):
+class OrchestratorCompleted(HistoryEvent, frozen=True, gc=False, tag=13):
     """An episode's rows end."""
 
 
-class EventSent(HistoryEvent, frozen=True, tag=14):
+class EventSent(HistoryEvent, frozen=True, gc=False, tag=14):
     """An event was sent to another instance."""
 
     instance_id: str
@@ -221,7 +221,7 @@ class EventSent(HistoryEvent, frozen=True, tag=14):
     input: str | None = None
 
 
-class EventRaised(HistoryEvent, frozen=True, tag=15):
+class EventRaised(HistoryEvent, frozen=True, gc=False, tag=15):
     """An event came in."""
 
     name: str
@@ -229,37 +229,37 @@ class EventRaised(HistoryEvent, frozen=True, tag=15):
     parent_trace_context: str | None = None
 
 
-class ContinueAsNew(HistoryEvent, frozen=True, tag=16):
+class ContinueAsNew(HistoryEvent, frozen=True, gc=False, tag=16):
     """Has a number in the family, and reaches no store: a new execution's rows take its place."""
 
     input: str | None = None
 
 
-class GenericEvent(HistoryEvent, frozen=True, tag=17):
+class GenericEvent(HistoryEvent, frozen=True, gc=False, tag=17):
     """A row without effect: .NET leaves these where a rewind took something out."""
 
     data: str | None = None
 
 
-class HistoryState(HistoryEvent, frozen=True, tag=18):
+class HistoryState(HistoryEvent, frozen=True, gc=False, tag=18):
     """Has a number in the family; written by no known provider."""
 
     state: str | None = None
 
 
-class ExecutionSuspended(HistoryEvent, frozen=True, tag=19):
+class ExecutionSuspended(HistoryEvent, frozen=True, gc=False, tag=19):
     """The execution rests: what comes is kept until it is resumed."""
 
     reason: str | None = None
 
 
-class ExecutionResumed(HistoryEvent, frozen=True, tag=20):
+class ExecutionResumed(HistoryEvent, frozen=True, gc=False, tag=20):
     """The execution goes on."""
 
     reason: str | None = None
 
 
-class ExecutionRewound(HistoryEvent, frozen=True, tag=21):
+class ExecutionRewound(HistoryEvent, frozen=True, gc=False, tag=21):
     """A failed execution is set back to before its failure."""
 
     reason: str | None = None

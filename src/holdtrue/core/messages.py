@@ -19,14 +19,14 @@ RESERVED_PREFIX = "holdtrue:"
 """Event names that begin so are Holdtrue's own; clients and orchestrations cannot raise them."""
 
 
-class WorkRef(msgspec.Struct, frozen=True):
+class WorkRef(msgspec.Struct, frozen=True, gc=False):
     """A store's name for an activity's work item, and the token under which it is held."""
 
     key: int
     token: int
 
 
-class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
+class InboundMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message for an instance.
 
     `key` is the store's name for it (None for the result of an activity that this host ran, which comes
@@ -42,7 +42,7 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     work: WorkRef | None = None
 
 
-class OutboundMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class OutboundMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message to an instance, to be delivered not before `due` (None: at once).
 
     `sender` is the instance that sends it, for dead letters and traces.
@@ -56,7 +56,7 @@ class OutboundMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     sender: str | None = None
 
 
-class ActivityTask(msgspec.Struct, frozen=True, kw_only=True):
+class ActivityTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An activity to be run at least once; `scheduled` is the ordinal of its TaskScheduled.
 
     `idempotency_key` is the same at every run of one schedule, and another for each schedule.
@@ -78,7 +78,7 @@ class ActivityTask(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.execution_id}:{self.scheduled}"
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True):
+class Start(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A new execution to be created; `started` becomes its first event.
 
     `start_id` makes a repeated start the same start.  `deadline` ends the execution as Failed at that
@@ -92,14 +92,14 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     event: OutboundMessage | None = None
 
 
-class Dropped(msgspec.Struct, frozen=True):
+class Dropped(msgspec.Struct, frozen=True, gc=False):
     """A message that came too late by nature: counted under `reason`, then forgotten."""
 
     reason: str
     event: HistoryEvent
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message that could not be handled; kept with its reason until it is sent again or dismissed."""
 
     instance_id: str

@@ -5,7 +5,6 @@ events that come, so that neither a live session nor a reader needs the whole hi
 number of steps gives the same as folding at once (the conformance suite checks it).
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
@@ -144,7 +143,7 @@ def project(before: Projection, events: Sequence[ev.HistoryEvent]) -> Projection
 
     Raises InvariantBroken where an event cannot come in that status (`TRANSITIONS`).
     """
-    after = copy.copy(before)
+    after = before.__copy__()
     status = before.status
     for event in events:
         kind = type(event)

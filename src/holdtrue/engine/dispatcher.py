@@ -18,7 +18,7 @@ from holdtrue.core.ending import end_from_outside
 from holdtrue.core.episode import Episode, EpisodeCommit
 from holdtrue.core.author import OrchestratorNotFound
 from holdtrue.core.errors import InvariantBroken, NonDeterminismError
-from holdtrue.core.messages import InboundMessage, WorkRef
+from holdtrue.core.messages import ActivityTask, InboundMessage, WorkRef
 from holdtrue.core.projection import TERMINAL, Condition, Status
 from holdtrue.core.rewind import children_of, rewind_commit
 from holdtrue.environment import Environment
@@ -29,11 +29,13 @@ from holdtrue.stores.protocol import (
     CommitResult,
     Committing,
     Delivery,
+    InstanceRecord,
     Lease,
     LockedActivity,
     LockedInstance,
     Notice,
     TaskHubStore,
+    queue_name,
 )
 
 from .counters import Counters
@@ -41,12 +43,13 @@ from .due import DueWatch
 from .handing_in import HandingIn
 from .sessions import Session, Sessions
 from .settings import HostSettings
+from .taking import Taking
 from .tasks import Background
 
 log = logging.getLogger("holdtrue.engine")
 
-LOCK_BATCH = 128
-"""Instances asked of the store at once."""
+HUNGRY_BACKLOG = 500
+"""With fewer work items waiting for a slot, more are taken from the hub."""
 TURN_SESSIONS = 256
 """Sessions handled before the loop gets its turn again."""
 SAFETY_LOOK_SECONDS = 5.0
@@ -82,7 +85,8 @@ class ActivityRunner(Protocol):
 class Dispatcher:
     """The engine of one host.
 
-    `changed` is called with the ids of instances whose status changed.  `lost` is called when the store
+    `changed` is called with the ids of instances whose status changed, `committed` with their records where
+    this host has just committed them.  `lost` is called when the store
     says that this host was taken for dead.
     """
 
@@ -94,6 +98,7 @@ class Dispatcher:
         settings: HostSettings,
         *,
         changed: Callable[[Iterable[str]], None],
+        committed: Callable[[Sequence[InstanceRecord]], None],
         lost: Callable[[], None],
     ) -> None:
         self.app = app
@@ -105,16 +110,14 @@ class Dispatcher:
         self.pool: ActivityRunner | None = None
         self._author = app.author
         self._changed = changed
+        self._committed = committed
         self._background = Background(environment, lost)
+        self._taking = Taking(store, environment, self._background, self, app.queues(settings.tags), self.deliver)
         self._handing_in = HandingIn(store, self._background, self.deliver)
-        self.due = DueWatch(store, environment, self._background, deliver=self.deliver, ready=self._ready_elsewhere)
+        self.due = DueWatch(store, environment, self._background, deliver=self.deliver, ready=self._taking.instances)
         self._ready: list[Session] = []
         self._turn_due = False
         self._busy = 0
-        self._looking = False
-        self._look_again = False
-        self._more_activities = True
-        self._more_instances = True
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life ------------------------------------------------------------------------------------------
@@ -123,7 +126,7 @@ class Dispatcher:
         """Begin to work, on the running loop."""
         self._loop = asyncio.get_running_loop()
         self.pool = pool
-        self.look()
+        self._taking.begin()
         self.due.look()
 
     async def stop(self, unfinished: Sequence[WorkRef]) -> None:
@@ -198,14 +201,13 @@ class Dispatcher:
             )
             if not session.busy and not session.queued:
                 self._mark(session)
-        if self._more_activities and not self._looking:
-            self._look_when_hungry()
+        if self._taking.may_have_items:
+            self._take_when_hungry()
 
     def notice(self, notice: Notice) -> None:
         """Another process made work, or changed what somebody waits for."""
         if notice.work:
-            self._more_activities = self._more_instances = True
-            self.look()
+            self._taking.everything()
         if notice.changed:
             self._changed(notice.changed)
 
@@ -237,6 +239,8 @@ class Dispatcher:
         starts = max(0, self.settings.active_instances - self.load)
         for session in ready:
             session.queued = False
+            if self.sessions.get(session.lease.key) is not session:
+                continue  # given back meanwhile
             if session.busy or (not session.inbox and not session.wake):
                 continue
             session.touched = clock
@@ -423,7 +427,10 @@ class Dispatcher:
             now=self.environment.now(),
             new_id=self.environment.new_id,
             author=self._author,
-            children={name: None if record is None else record.projection for name, record in zip(children, records, strict=True)},
+            children={
+                name: None if record is None else record.projection
+                for name, record in zip(children, records, strict=True)
+            },
         )
         session.state = session.run = None
         await self._commit([Committing(lease=session.lease, commit=commit, keep=True)], [session])
@@ -448,7 +455,7 @@ class Dispatcher:
             await self._discard(sessions)
             return
         assert self.pool is not None
-        changed: list[str] = []
+        changed: list[InstanceRecord] = []
         submit: list[LockedActivity] = []
         for committing, session, outcome in zip(batch, sessions, outcomes, strict=True):
             self._free(session)
@@ -467,15 +474,15 @@ class Dispatcher:
                 self.counters.ended += 1
                 self._drop(session)
                 self._handing_in.add_messages([m for m in session.inbox if m.work is not None])
-                changed.append(commit.instance_id)
+                changed.append(session.record)
             else:
                 if outcome.activities:
                     session.local += len(outcome.activities)
                     submit += outcome.activities
                 if len(commit.activities) > len(outcome.activities):
-                    self._more_activities = True
+                    self._taking.left([queue_of(task) for task in commit.activities[len(outcome.activities) :]])
                 if commit.status_changed or commit.custom_status_changed:
-                    changed.append(commit.instance_id)
+                    changed.append(session.record)
                 if (session.inbox or session.wake) and not session.queued:
                     self._mark(session)
             for taken in outcome.taken:
@@ -483,16 +490,15 @@ class Dispatcher:
             for delivery in outcome.deliveries:
                 self.deliver(delivery)
             if len(commit.starts) > len(outcome.taken):
-                self._more_instances = True
-                self.look()
+                self._taking.instances()
             for letter in outcome.dead:
                 log.warning("dead letter for instance %r: %s", letter.instance_id, letter.reason)
         if submit:
             self.pool.submit(submit)
         if changed:
-            self._changed(changed)
-        if self._more_instances or self._more_activities:
-            self._look_when_hungry()
+            self._committed(changed)
+        if self._taking.may_have_items or self._taking.may_have_instances:
+            self._take_when_hungry()
         settings = self.settings
         if len(self.sessions) > settings.live_instances or self.sessions.bytes > settings.live_bytes:
             await self._give_back(self.sessions.surplus(settings.live_instances, settings.live_bytes))
@@ -517,8 +523,7 @@ class Dispatcher:
             local += [m for m in session.taken + session.inbox if m.work is not None]
         self._handing_in.add_messages(local)
         await self._put_back([session.lease for session in sessions])
-        self._more_instances = True
-        self.look()
+        self._taking.instances()
 
     async def _put_back(self, leases: Sequence[Lease]) -> None:
         await self._background.until_done(lambda: self.store.put_back(leases))
@@ -541,73 +546,36 @@ class Dispatcher:
                 self._drop(session)
             await self._put_back([session.lease for session in sessions])
 
-    # -- looking for work ------------------------------------------------------------------------------
+    # -- taking work from the hub ------------------------------------------------------------------------
+
+    def room_for_instances(self) -> int:
+        """How many more instances it would work on now."""
+        return self.settings.active_instances - self.load
+
+    def rooms(self) -> list[tuple[int, list[str]]]:
+        """How many more work items of which queues it wants."""
+        return [] if self.pool is None else self.pool.rooms()
+
+    def run(self, items: Sequence[LockedActivity]) -> None:
+        """Work items that this host has got the lock of."""
+        assert self.pool is not None
+        for item in items:
+            session = self.sessions.get(item.instance)
+            if session is not None:
+                session.local += 1
+        self.pool.submit(items)
 
     def look(self) -> None:
-        """Ask the hub for work soon."""
-        if self._background.stopping:
-            return
-        if self._looking:
-            self._look_again = True
-            return
-        self._looking = True
-        self._background.spawn(self._look())
+        """The hub has new work."""
+        self._taking.everything()
 
-    def _look_when_hungry(self) -> None:
+    def _take_when_hungry(self) -> None:
         assert self.pool is not None
-        hungry = (self._more_instances and self.load < self.settings.active_instances // 2) or (
-            self._more_activities and self.pool.backlog() < self.settings.activity_backlog // 4
-        )
-        if hungry:
-            self.look()
-
-    async def _look(self) -> None:
-        try:
-            while not self._background.stopping:
-                self._look_again = False
-                for delivery in await self.store.fetch():
-                    self.deliver(delivery)
-                await self._look_for_instances()
-                await self._look_for_activities()
-                if not self._look_again:
-                    break
-        except LeaseLost:
-            self._background.lost()
-        except StoreError as error:
-            log.warning("could not look for work, trying again: %s", error)
-            if not self._background.stopping:
-                self.environment.call_later(1.0, self.look)
-        finally:
-            self._looking = False
-
-    async def _look_for_instances(self) -> None:
-        room = self.settings.active_instances - self.load
-        if room <= 0:
-            self._more_instances = True
-            return
-        wanted = min(LOCK_BATCH, room)
-        locked = await self.store.lock(wanted)
-        self._more_instances = len(locked) >= wanted
-        for instance in locked:
-            self.adopt(instance)
-
-    async def _look_for_activities(self) -> None:
-        assert self.pool is not None
-        more = False
-        for room, queues in self.pool.rooms():
-            items = await self.store.lock_activities(room, queues)
-            more = more or len(items) >= room
-            for item in items:
-                session = self.sessions.get(item.instance)
-                if session is not None:
-                    session.local += 1
-            if items:
-                self.pool.submit(items)
-        self._more_activities = more
-
-    def _ready_elsewhere(self) -> None:
-        self._more_instances = True
-        self.look()
+        taking = self._taking
+        if (taking.may_have_instances and self.load < self.settings.active_instances // 2) or (
+            taking.may_have_items and self.pool.backlog() < HUNGRY_BACKLOG
+        ):
+            taking.look()
 
     def _note_due(self, commit: EpisodeCommit) -> None:
         for message in commit.messages:
@@ -618,8 +586,7 @@ class Dispatcher:
         """Once in a while: put back what rests, look although nobody called."""
         moment = self.environment.monotonic() - self.settings.idle_seconds
         await self._give_back(self.sessions.idle_since(moment))
-        self._more_instances = self._more_activities = True
-        self.look()
+        self._taking.everything()
         self.due.look()
         assert self.pool is not None
         refs = self.pool.refs()
@@ -628,3 +595,8 @@ class Dispatcher:
                 self.pool.cancel(await self.store.cancelled(refs))
             except StoreError as error:
                 log.warning("could not ask which activities are still wanted: %s", error)
+
+
+def queue_of(task: ActivityTask) -> str:
+    """The queue of a work item."""
+    return queue_name(task.name, None if task.options is None else task.options.tag)

@@ -38,7 +38,7 @@ class InstanceRecord(msgspec.Struct, kw_only=True):
     waits_for_worker: bool = False
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """An instance under lock: the store's key of it, and the fencing token."""
 
     key: int
@@ -57,7 +57,7 @@ class LockedInstance(msgspec.Struct, kw_only=True):
     messages: list[InboundMessage]
 
 
-class LockedActivity(msgspec.Struct, kw_only=True):
+class LockedActivity(msgspec.Struct, kw_only=True, gc=False):
     """A work item handed to a host; `instance` is the store's key of its instance, `run` counts its runs from 1.
 
     `details` is what its last run reported with a heartbeat (JSON text).
@@ -71,7 +71,7 @@ class LockedActivity(msgspec.Struct, kw_only=True):
     scheduled_at: Ticks = 0
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message for an instance that the asking host holds: to be given to it at once."""
 
     instance: int
@@ -141,7 +141,7 @@ class CommitResult(StrEnum):
     LEASE_LOST = "lease lost"
 
 
-class Committing(msgspec.Struct, kw_only=True):
+class Committing(msgspec.Struct, kw_only=True, gc=False):
     """An episode to be committed under a lease.
 
     `keep` false gives the lock back with the commit.  `take_activities` and `take_starts` lock that many
@@ -155,7 +155,7 @@ class Committing(msgspec.Struct, kw_only=True):
     take_starts: int = 0
 
 
-class CommitOutcome(msgspec.Struct, kw_only=True):
+class CommitOutcome(msgspec.Struct, kw_only=True, gc=False):
     """What became of an episode, and what the host gets with it.
 
     `activities` and `taken` are the work items and children locked for this host, `deliveries` messages
