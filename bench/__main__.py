@@ -183,6 +183,8 @@ def parsed() -> argparse.Namespace:
         "--write", type=Path, metavar="DOCUMENT", help=f"put the tables between {BEGIN} and {END} in it"
     )
     options = parser.parse_args()
+    if options.quick and options.write is not None:
+        parser.error("--quick gives no figures to quote: leave it away to --write them")
     options.runs = options.runs or (1 if options.quick else 3)
     options.only = names(SCENARIOS, options.only)
     options.peers = names([peer.name for peer in PEERS], options.peers)

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from holdtrue.authoring.errors import NotRegistered, PayloadError, PayloadTooLarge, RegistrationError
     from holdtrue.authoring.failures import NonRetriableError
     from holdtrue.client.client import Client
-    from holdtrue.client.errors import InstanceAlreadyExists, InstanceEnded, InstanceNotEnded, InstanceNotFound, RewindRefused
+    from holdtrue.client.errors import (
+        InstanceAlreadyExists,
+        InstanceEnded,
+        InstanceNotEnded,
+        InstanceNotFound,
+        RewindRefused,
+    )
     from holdtrue.client.status import InstanceStatus
     from holdtrue.client.sync import SyncClient
     from holdtrue.core.errors import HoldtrueError, InvalidInput, NonDeterminismError

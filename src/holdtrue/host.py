@@ -103,7 +103,11 @@ class Host:
         self.dispatcher.start(self.pool)
         if settings.schedules:
             self.schedules = ScheduleService(
-                self.store, self.environment, started=self._started, wants=self.dispatcher.wants, deliver=self.dispatcher.deliver
+                self.store,
+                self.environment,
+                started=self._started,
+                wants=self.dispatcher.wants,
+                deliver=self.dispatcher.deliver,
             )
             for spec in self.app.schedules:
                 await Schedules(self.store, self.environment, self.app.converter.encode).put(spec)

@@ -371,3 +371,64 @@ def test_history_is_the_familys(tmp_path, app):
         json.dumps(names)
 
     hosted(tmp_path, app, main)
+
+
+def test_continue_as_new_many_times_without_waiting_and_with_work(tmp_path, app):
+    @app.orchestrator
+    async def spins(ctx, n):
+        if n == 0:
+            return await ctx.call_activity("inc", input=41)
+        ctx.continue_as_new(n - 1)
+
+    @app.orchestrator
+    async def works(ctx, n):
+        value = await ctx.call_activity("inc", input=n)
+        if value < 40:
+            ctx.continue_as_new(value)
+        return value
+
+    async def main(client, host):
+        for _ in range(2):
+            assert await outcome(client, await client.start("spins", input=100)) == 42
+            assert await outcome(client, await client.start("works", input=0)) == 40
+        assert host.dispatcher.counters.held == 0
+
+    hosted(tmp_path, app, main)
+    (tmp_path / "again").mkdir()
+    hosted(tmp_path / "again", app, main, live_instances=0)
+
+
+def test_rewind_redoes_what_failed_and_keeps_what_did_not(tmp_path, app):
+    runs: list[str] = []
+    healthy = False
+
+    @app.activity
+    async def note(ctx, what: str) -> str:
+        runs.append(what)
+        if what == "bad" and not healthy:
+            raise RuntimeError("not yet")
+        return what
+
+    @app.orchestrator
+    async def job(ctx, _):
+        results = await holdtrue.when_all([ctx.call_activity(note, input="good"), ctx.call_activity(note, input="bad")])
+        return [*results, await ctx.call_activity(note, input="after")]
+
+    @app.orchestrator
+    async def above(ctx, _):
+        return await ctx.call_sub_orchestrator(job, instance_id="below")
+
+    async def main(client, host):
+        nonlocal healthy
+        i = await client.start("above")
+        assert (await client.wait_for_completion(i, timeout=TIMEOUT)).runtime_status is Status.FAILED
+        await client.rewind(i, "again")
+        assert (await client.wait_for_completion(i, timeout=TIMEOUT)).runtime_status is Status.FAILED
+        healthy = True
+        await client.rewind(i, "mended")
+        assert await outcome(client, i) == ["good", "bad", "after"]
+        assert sorted(runs) == ["after", "bad", "bad", "bad", "good"]
+        with pytest.raises(holdtrue.RewindRefused):
+            await client.rewind(i)
+
+    hosted(tmp_path, app, main)

@@ -167,7 +167,10 @@ def test_sigterm_drains_and_the_next_worker_goes_on(tmp_path):
 def test_two_hosts_share_one_fan_out_and_one_inbox(tmp_path):
     async def main():
         async with client(tmp_path) as c:
-            with Worker(tmp_path, WORK, tmp_path / "hub.db", name="a"), Worker(tmp_path, WORK, tmp_path / "hub.db", name="b"):
+            with (
+                Worker(tmp_path, WORK, tmp_path / "hub.db", name="a"),
+                Worker(tmp_path, WORK, tmp_path / "hub.db", name="b"),
+            ):
                 ids = [await c.start("chain", input=20) for _ in range(50)]
                 for i in ids:
                     assert await outcome(c, i) == 20

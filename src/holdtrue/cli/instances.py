@@ -56,7 +56,12 @@ class Reuse(StrEnum):
 
 StatusOption = Annotated[
     list[StatusName] | None,
-    typer.Option("--status", help="Only instances in this status; may be given again.", case_sensitive=False),
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help=f"Only instances in this status ({', '.join(StatusName)}); may be given again.",
+        case_sensitive=False,
+    ),
 ]
 NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only instances of this orchestration.")]
 PrefixOption = Annotated[str | None, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin so.")]
@@ -210,8 +215,8 @@ def list_instances(
                     instance.instance_id,
                     instance.name,
                     status_cell(instance),
-                    instant(instance.created_at),
-                    instant(instance.last_updated_at),
+                    instant(instance.created_at, "seconds"),
+                    instant(instance.last_updated_at, "seconds"),
                 ]
                 for instance in shown
             ]

@@ -202,8 +202,8 @@ def list_schedules(session: Session) -> ExitCode | None:
             info.spec.orchestrator,
             _rhythm(info),
             _state(info),
-            instant(info.next_due),
-            _last(info.last_tick),
+            instant(info.next_due, "seconds"),
+            _last(info.last_tick, "seconds"),
         ]
         for info in infos
     ]
@@ -212,10 +212,10 @@ def list_schedules(session: Session) -> ExitCode | None:
     return None
 
 
-def _last(tick: "ScheduleTick | None") -> Cell:
+def _last(tick: "ScheduleTick | None", timespec: str = "milliseconds") -> Cell:
     if tick is None:
         return ""
-    return f"{tick.decision} {instant(tick.due)}", _DECISION_STYLES.get(tick.decision, "")
+    return f"{tick.decision} {instant(tick.due, timespec)}", _DECISION_STYLES.get(tick.decision, "")
 
 
 @command("show", to=commands)

@@ -287,11 +287,6 @@ class Episode:
     def _drop(self, reason: str, event: ev.HistoryEvent) -> None:
         self._dropped.append(Dropped(reason, event))
 
-    def wake(self) -> None:
-        """Run the code although no event came: an execution that continued as new and was not begun."""
-        if not self.feed:
-            self.feed = [ev.OrchestratorStarted(timestamp=self._now)]
-
     # -- decisions become events and work --------------------------------------------------------------
 
     def decide(self, decision: Decision) -> bool:
@@ -310,7 +305,7 @@ class Episode:
             self._append(ev.OrchestratorCompleted(timestamp=self._now))
         begun = len(self._events)
         if decision.custom_status_set:
-            projection = state.projection.__copy__()
+            projection = state.projection.copy()
             projection.custom_status = decision.custom_status
             state.projection = projection
             self._custom = True
@@ -534,7 +529,7 @@ class Episode:
         """The one value to be applied.  Without any event it only uses messages up."""
         state = self.state
         if self._events:
-            projection = state.projection.__copy__()
+            projection = state.projection.copy()
             projection.last_updated_at = self._now
             state.projection = projection
         condition_changed = self._condition_before is not None

@@ -102,6 +102,11 @@ class Projection(msgspec.Struct, kw_only=True):
     tags: dict[str, str] | None = None
     generation: int = 0
 
+    def copy(self) -> "Projection":
+        """A value of its own, to be changed."""
+        # The struct's own way, a good deal faster than copy.copy.
+        return self.__copy__()  # type: ignore[attr-defined,no-any-return]
+
 
 def _started(p: Projection, e: Any) -> None:
     p.status = Status.RUNNING
@@ -143,7 +148,7 @@ def project(before: Projection, events: Sequence[ev.HistoryEvent]) -> Projection
 
     Raises InvariantBroken where an event cannot come in that status (`TRANSITIONS`).
     """
-    after = before.__copy__()
+    after = before.copy()
     status = before.status
     for event in events:
         kind = type(event)

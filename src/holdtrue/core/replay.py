@@ -141,6 +141,8 @@ class Run:
         that the code has seen.  Raises NonDeterminismError where a replay before it does not fit.
         """
         fed = 0
+        if not events:
+            self._allow_rest = False
         for event in events:
             if self.completion is not None or self.continuing is not None:
                 break
@@ -176,7 +178,7 @@ class Run:
                 code.close()
             except RuntimeError:
                 continue  # a clean-up that waits for something again: it is told once more
-            except BaseException:  # noqa: BLE001, S110  the run is gone; what its clean-up raises concerns nobody
+            except BaseException:  # noqa: BLE001  the run is gone; what its clean-up raises concerns nobody
                 pass
             return
 

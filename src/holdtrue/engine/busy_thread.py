@@ -20,7 +20,7 @@ CALM_SECONDS = 0.25
 """How often to look: at first and while one is busy, and when all is calm."""
 BUSY_SHARE = 0.2
 CALM_SHARE = 0.05
-"""Of a core: from which share on a thread is a suspect (several may share one), and under which it is no longer busy."""
+"""Of a core: from which share on a thread is a suspect (several may share one), and under which it is calm again."""
 PROBES = 3
 LAG_SECONDS = 0.2
 """A look that comes so late was held up: by code that never lets go of the lock, if a thread was busy."""

@@ -14,12 +14,12 @@ from typing import Protocol
 from holdtrue.authoring.app import App
 from holdtrue.core import events as ev
 from holdtrue.core.actions import CompleteOrchestration, Decision
-from holdtrue.core.ending import end_from_outside
-from holdtrue.core.episode import Episode, EpisodeCommit
 from holdtrue.core.author import OrchestratorNotFound
+from holdtrue.core.ending import end_from_outside
+from holdtrue.core.episode import Episode, EpisodeCommit, answer
 from holdtrue.core.errors import InvariantBroken, NonDeterminismError
 from holdtrue.core.messages import ActivityTask, InboundMessage, WorkRef
-from holdtrue.core.projection import TERMINAL, Condition, Status
+from holdtrue.core.projection import TERMINAL, Condition, Projection, Status
 from holdtrue.core.rewind import children_of, rewind_commit
 from holdtrue.environment import Environment
 from holdtrue.stores.errors import LeaseLost, StoreError
@@ -245,7 +245,7 @@ class Dispatcher:
                 continue
             session.touched = clock
             self.sessions.touch(session)
-            if session.needs_history or (session.inbox and type(session.inbox[0].event) is ev.ExecutionRewound):
+            if session.needs_history or session.rewinds:
                 self._hold_busy(session)
                 self._background.spawn(self._load(session))
                 continue
@@ -391,9 +391,8 @@ class Dispatcher:
         if self.sessions.get(session.lease.key) is not session:
             return
         self.counters.replays += 1
-        rewound = session.inbox and type(session.inbox[0].event) is ev.ExecutionRewound
         try:
-            if rewound:
+            if session.rewinds:
                 await self._rewind(session, history)
                 return
             session.replay(self._author, history)
@@ -414,26 +413,47 @@ class Dispatcher:
         self._mark(session)
 
     async def _rewind(self, session: Session, history: list[ev.AnyEvent]) -> None:
-        """Set a failed instance back to before its failure."""
+        """Set a failed instance back to before its failure; messages after the rewind wait for its next episode."""
         state = session.state_of(history)
-        session.taken, session.inbox = session.inbox, []
         self._hold_busy(session)
-        children = children_of(history)
-        records = await self.store.status(children) if children else []
+        ids = children_of(history)
+        before = await self._children(ids)
+        messages = session.inbox
+        at = next(i for i, message in enumerate(messages) if type(message.event) is ev.ExecutionRewound)
         commit = rewind_commit(
             state,
             history,
-            session.taken,
+            messages,
             now=self.environment.now(),
             new_id=self.environment.new_id,
             author=self._author,
-            children={
-                name: None if record is None else record.projection
-                for name, record in zip(children, records, strict=True)
-            },
+            children=before,
         )
+        session.taken, session.inbox = messages[: at + 1], session.inbox[at + 1 :]
         session.state = session.run = None
         await self._commit([Committing(lease=session.lease, commit=commit, keep=True)], [session])
+        # A child that ended while this was decided told an instance that had ended: it is asked once more.
+        after = await self._children(ids)
+        parent = commit.projection
+        late = [
+            answer(child.parent, child, self.environment.now())
+            for name, child in after.items()
+            if child is not None
+            and child.parent is not None
+            and child.parent.execution_id == parent.execution_id
+            and child.status in TERMINAL
+            and (was := before[name]) is not None
+            and was.status not in TERMINAL
+        ]
+        for outcome in await self.store.send(late) if late else []:
+            if outcome.delivery is not None:
+                self.deliver(outcome.delivery)
+
+    async def _children(self, ids: Sequence[str]) -> dict[str, Projection | None]:
+        records = await self.store.status(ids) if ids else []
+        return {
+            name: None if record is None else record.projection for name, record in zip(ids, records, strict=True)
+        }
 
     # -- commits ---------------------------------------------------------------------------------------
 

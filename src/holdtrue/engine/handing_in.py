@@ -51,9 +51,13 @@ class HandingIn:
             self._under_way = False
 
     async def _send_batch(self) -> None:
-        results = self._results
-        outcomes = await self._store.complete(results)
-        self._results = self._results[len(results) :]
+        # A list of its own: what is added meanwhile goes with the next batch.
+        results, self._results = self._results, []
+        try:
+            outcomes = await self._store.complete(results)
+        except BaseException:
+            self._results = results + self._results
+            raise
         for outcome in outcomes:
             if outcome.delivery is not None:
                 self._deliver(outcome.delivery)

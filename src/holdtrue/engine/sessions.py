@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 from holdtrue.core import dialect as dialects
 from holdtrue.core import events as ev
+from holdtrue.core.author import Author
 from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState
 from holdtrue.core.messages import InboundMessage
 from holdtrue.core.projection import Status
-from holdtrue.core.author import Author
 from holdtrue.core.replay import Run
 from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance
 
@@ -36,6 +36,7 @@ class Session:
         "state",
         "taken",
         "touched",
+        "unfinished",
         "wake",
     )
 
@@ -51,12 +52,20 @@ class Session:
         self.queued = False
         self.local = 0
         self.touched = 0.0
+        self.unfinished = False
         self.taken: list[InboundMessage] = []
 
     @property
     def instance_id(self) -> str:
         """The instance's id."""
         return self.record.projection.instance_id
+
+    @property
+    def rewinds(self) -> bool:
+        """True where a failed instance is to be set back to before its failure."""
+        return self.record.projection.status is Status.FAILED and any(
+            type(message.event) is ev.ExecutionRewound for message in self.inbox
+        )
 
     @property
     def needs_history(self) -> bool:
@@ -86,7 +95,8 @@ class Session:
         self.state = self.state_of(history)
         run = Run(author, dialects.DIALECTS[self.record.dialect])
         try:
-            run.replay(history, unfinished=not_begun(history))
+            self.unfinished = unfinished(history)
+            run.replay(history, unfinished=self.unfinished)
         except BaseException:
             run.close()
             raise
@@ -99,18 +109,20 @@ class Session:
         """
         state, run = self.state, self.run
         assert state is not None and run is not None
-        self.taken, self.inbox = self.inbox, []
-        making = Episode(state, self.taken, now=now, new_id=new_id)
-        if self.wake:
-            self.wake = False
-            if state.projection.status is not Status.PENDING:
-                making.wake()
-        while making.feed:
-            decision = run.step(making.feed)
-            if not making.decide(decision):
-                break
+        self.wake = False
+        if self.unfinished:
+            # First the rest of an episode that was cut, by itself; the messages come after it.
+            self.unfinished = False
+            making = Episode(state, (), now=now, new_id=new_id)
+            going = making.decide(run.step(()))
+        else:
+            self.taken, self.inbox = self.inbox, []
+            making = Episode(state, self.taken, now=now, new_id=new_id)
+            going = bool(making.feed) and making.decide(run.step(making.feed))
+        while going:
             run.close()
             run = self.run = Run(author, run.dialect)
+            going = making.decide(run.step(making.feed))
         commit = making.commit()
         self.state = making.state
         if commit.wake:
@@ -137,12 +149,13 @@ class Session:
             self.run = None
 
 
-def not_begun(history: list[ev.AnyEvent]) -> bool:
-    """True for an execution that continued as new and whose code has not been run in a committed episode."""
+def unfinished(history: list[ev.AnyEvent]) -> bool:
+    """True where the last episode was cut: its rows do not end with OrchestratorCompleted (a rewind, a commit in
+    parts), or they only begin an execution that continued as new, whose code has not been run yet."""
+    if type(history[-1]) is not ev.OrchestratorCompleted:
+        return True
     ends = sum(1 for event in history if type(event) is ev.OrchestratorCompleted)
-    if ends != 1 or type(history[-1]) is not ev.OrchestratorCompleted:
-        return False
-    return any(type(event) is ev.ExecutionStarted and event.generation > 0 for event in history)
+    return ends == 1 and any(type(event) is ev.ExecutionStarted and event.generation > 0 for event in history)
 
 
 class Sessions:

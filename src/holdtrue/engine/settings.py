@@ -9,8 +9,8 @@ import msgspec
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one host.
 
-    `name` tells hosts apart in logs.  `lease_seconds` is how long a host that is
-    stopped (not dead: that shows at once) keeps its work.  `tags` are the activity tags it serves.  `live_instances` and
+    `name` tells hosts apart in logs.  `lease_seconds` is how long a host that is stopped (not dead: that
+    shows at once) keeps its work.  `tags` are the activity tags it serves.  `live_instances` and
     `live_bytes` bound the live coroutines kept for instances that wait (by count, and by bytes of their
     histories); beyond, the least recently used are put back and replayed when they go on.  `idle_seconds`
     puts back an instance that had nothing to do for so long.  `active_instances` bounds what is taken

@@ -98,10 +98,7 @@ def test_list_is_plain_and_aligned_without_a_terminal(client: FakeClient) -> Non
     client.add(instance("x", condition=Condition(kind="held", reason="why")))
     lines = run("list").stdout.splitlines()
     assert lines[0].split() == ["INSTANCE", "ORCHESTRATION", "STATUS", "CREATED", "UPDATED"]
-    assert (
-        lines[1]
-        == "long-instance-id  hello          Completed       2026-01-01T00:00:00.000Z  2026-01-01T00:00:01.500Z"
-    )
+    assert lines[1] == "long-instance-id  hello          Completed       2026-01-01T00:00:00Z  2026-01-01T00:00:01Z"
     assert lines[2].split("  ")[0] == "x"
     assert "Running (held)" in lines[2]
     assert "\x1b" not in "".join(lines)

@@ -106,8 +106,8 @@ def test_create_wants_one_rhythm(schedules: FakeSchedules, words: list[str]) -> 
 def test_list_and_show(schedules: FakeSchedules) -> None:
     row = run("schedule", "list").stdout.splitlines()[1]
     assert row == (
-        "s         job            */5 * * * * * (Europe/Vienna)  active  2026-01-01T00:00:00.000Z"
-        "  held 2026-01-01T00:00:00.000Z"
+        "s         job            */5 * * * * * (Europe/Vienna)  active  2026-01-01T00:00:00Z"
+        "  held 2026-01-01T00:00:00Z"
     )
     shown = run("schedule", "show", "s").stdout.splitlines()
     assert "Reason:        code is new" in shown

@@ -457,7 +457,12 @@ def test_what_is_ended_before_it_began_runs_no_code(dialect):
         state = state_of(world.record)
         commit = episode(
             state,
-            [InboundMessage(event=world.started), world.event("early"), InboundMessage(event=event), world.event("late")],
+            [
+                InboundMessage(event=world.started),
+                world.event("early"),
+                InboundMessage(event=event),
+                world.event("late"),
+            ],
             lambda state, events: pytest.fail("the executor was asked"),
             now=5,
             new_id=str,

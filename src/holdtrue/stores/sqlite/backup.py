@@ -61,14 +61,6 @@ def restore(path: str, backup: str, *, environment: Environment = REAL) -> None:
                 prepare(source, backup)
                 unfinished = f"{path}.unfinished"
                 _copy(source, unfinished)
-                target = connect(unfinished)
-                try:
-                    target.execute("pragma journal_mode = wal")
-                    target.execute("begin immediate")
-                    target.execute(sql.restored)
-                    target.execute("commit")
-                finally:
-                    target.close()
                 os.rename(unfinished, path)
             except apsw.Error as error:
                 raise translate(error, path) from error
@@ -86,7 +78,10 @@ def _copy(source: apsw.Connection, target: str) -> None:
         with copied.backup("main", source, "main") as running:
             while not running.done:
                 running.step(_PAGES)
-        # The copy is one file, without a log beside it.
-        copied.execute("pragma journal_mode = delete")
+        # The copy is one file, without a log beside it, and nobody holds anything in it.
+        copied.execute("pragma journal_mode = delete").fetchall()
+        copied.execute("begin immediate")
+        copied.execute(sql.restored)
+        copied.execute("commit")
     finally:
         copied.close()

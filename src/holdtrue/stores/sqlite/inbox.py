@@ -17,6 +17,7 @@ FIRED_AT_ONCE = 2_000
 
 _ENDED = frozenset(int(status) for status in TERMINAL)
 _PENDING = int(Status.PENDING)
+_FAILED = int(Status.FAILED)
 
 
 class _Target(NamedTuple):
@@ -51,7 +52,7 @@ def post(transaction: Transaction, message: OutboundMessage) -> SendOutcome:
         return SendOutcome(result=SendResult.NOT_FOUND)
     target = _Target._make(row)
     if target.status in _ENDED:
-        if type(message.event) is not ExecutionRewound:
+        if type(message.event) is not ExecutionRewound or target.status != _FAILED:
             return SendOutcome(result=SendResult.ENDED)
         transaction.execute(sql.rewinding, (transaction.now, target.key))
     if message.execution_id is not None and message.execution_id != target.execution:

@@ -87,6 +87,8 @@ class Presence:
         self._probes: dict[str, int] = {}
         self._look_at = 0.0
         self._others: list[str] = []
+        self._listening: list[str] = []
+        self._quiet: list[str] = []
         self._sending = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sending.setblocking(False)
         self._receiving: socket.socket | None = None
@@ -99,9 +101,12 @@ class Presence:
         """The other stores' file names: as of the last look, where that is not long ago and nobody has come since."""
         moment = self._environment.monotonic()
         if moment >= self._look_at:
-            self._look_at = moment + _LOOK_SECONDS
+            # Whoever comes says so; without a socket that is not heard.
+            self._look_at = moment + (_LOOK_SECONDS if self._receiving is not None else 0.0)
             names = os.listdir(self._directory)
             self._others = [name[:-5] for name in names if name.endswith(".lock") and name[:-5] != self.file]
+            self._listening = [name for name in names if name.endswith(".sock") and name[:-5] != self.file]
+            self._quiet = [name for name in names if name.endswith(".quiet") and name[:-6] != self.file]
         return self._others
 
     def is_alive(self, file: str) -> bool:
@@ -147,28 +152,43 @@ class Presence:
 
     # -- waking ----------------------------------------------------------------------------------------
 
-    def listen(self, notify: Callable[[Notice], None]) -> socket.socket | None:
-        """Be woken by others: the socket to be watched (None: this system cannot, ask from time to time)."""
-        self._notify = notify
+    def bind(self) -> socket.socket | None:
+        """The socket at which others are heard, to be watched (None: this system cannot)."""
+        receiving = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            receiving.setblocking(False)
+            receiving.bind(self._address(f"{self.file}.quiet"))
+        except OSError:
+            receiving.close()
+            return None
+        self._receiving = receiving
+        self._look_at = 0.0
+        self._greet()
+        return receiving
+
+    def listen(self, notify: Callable[[Notice], None]) -> bool:
+        """Be told what others do; false where they cannot be heard."""
         if self._receiving is None:
-            receiving = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                receiving.setblocking(False)
-                receiving.bind(self._address(self.file))
-            except OSError:
-                receiving.close()
-                return None
-            self._receiving = receiving
+            return False
+        if self._notify is None:
+            # Notices go only to sockets of this name.
+            os.rename(self._file(f"{self.file}.quiet"), self._file(f"{self.file}.sock"))
+            self._notify = notify
             self._look_at = 0.0
-            for file in self.others():
-                with contextlib.suppress(OSError):
-                    self._sending.sendto(_HELLO + self.file.encode(), self._address(file))
-        return self._receiving
+            self._greet()
+        self._notify = notify
+        return True
+
+    def _greet(self) -> None:
+        self.others()
+        for name in (*self._listening, *self._quiet):
+            with contextlib.suppress(OSError):
+                self._sending.sendto(_HELLO + self.file.encode(), self._address(name))
 
     def received(self) -> None:
         """Take what lies in the socket, and tell it as one notice."""
         receiving, notify = self._receiving, self._notify
-        if receiving is None or notify is None:
+        if receiving is None:
             return
         work = schedules = False
         changed: dict[str, None] = {}
@@ -178,7 +198,7 @@ class Presence:
                 data = receiving.recv(_MOST_BYTES + 64)
                 if data.startswith(_HELLO):
                     self._look_at = 0.0
-                    self._send(Notice(work=True, schedules=True), [data[1:].decode()])
+                    self._send(Notice(work=True, schedules=True), [f"{data[1:].decode()}.sock"])
                     continue
                 notice = _decoder.decode(data)
             except (BlockingIOError, InterruptedError):
@@ -190,24 +210,22 @@ class Presence:
             changed.update(dict.fromkeys(notice.changed))
             told = True
             vague = vague or not notice.changed
-        if not told:
-            return
-        notify(Notice(work=work, changed=() if vague else tuple(changed), schedules=schedules))
+        if told and notify is not None:
+            notify(Notice(work=work, changed=() if vague else tuple(changed), schedules=schedules))
 
     def wake(self, notice: Notice) -> None:
         """Tell all others."""
-        others = self.others()
-        if others:
-            self._send(notice, others)
+        if self.others() and self._listening:
+            self._send(notice, self._listening)
 
-    def _send(self, notice: Notice, files: list[str]) -> None:
+    def _send(self, notice: Notice, names: list[str]) -> None:
         data = _encode(notice)
         if len(data) > _MOST_BYTES:
             data = _encode(Notice(work=notice.work, changed=(), schedules=notice.schedules))
-        for file in files:
+        for name in names:
             # Nobody listens there, it died, or it has plenty of notices to read: all well.
             with contextlib.suppress(OSError):
-                self._sending.sendto(data, self._address(file))
+                self._sending.sendto(data, self._address(name))
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -231,15 +249,18 @@ class Presence:
             if _TURNS.get(self.directory) is self._turn:
                 del _TURNS[self.directory]
 
-    def _path(self, file: str) -> str:
-        return os.path.join(self.directory, f"{file}.lock")
+    def _file(self, name: str) -> str:
+        return os.path.join(self.directory, name)
 
-    def _address(self, file: str) -> str:
+    def _path(self, file: str) -> str:
+        return self._file(f"{file}.lock")
+
+    def _address(self, name: str) -> str:
         # A socket's path has at most 108 bytes; the way over our descriptor of the directory is short.
-        path = os.path.join(self.directory, f"{file}.sock")
-        return path if len(os.fsencode(path)) < 100 else f"/proc/self/fd/{self._directory}/{file}.sock"
+        path = self._file(name)
+        return path if len(os.fsencode(path)) < 100 else f"/proc/self/fd/{self._directory}/{name}"
 
     def _remove(self, file: str) -> None:
-        for ending in ("sock", "lock"):
+        for ending in ("sock", "quiet", "lock"):
             with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self.directory, f"{file}.{ending}"))
+                os.unlink(self._file(f"{file}.{ending}"))

@@ -328,13 +328,6 @@ update instance set updated = ?1, length = ?2, size = ?3, woken = 0,
     rewinding = null
 where key = ?4 and lock = ?5
 
--- name: rewrite
--- The history of an ended instance is replaced (a rewind).
-update instance set updated = ?1, length = ?2, size = ?3, woken = 0, lock = null, ready = null,
-    status = ?5, custom_status = ?6, condition = ?7, completed = ?8, output = ?9, failure = ?10,
-    start_id = coalesce(start_id, execution), execution = ?11, started = ?12, name = ?13, scheduled = null
-where key = ?4
-
 -- name: rewinding
 -- An ended instance got a rewind: it is to be locked once more.
 update instance set rewinding = 1, ready = coalesce(ready, ?1) where key = ?2

@@ -60,7 +60,6 @@ T = TypeVar("T")
 _CREATE = Operation(starts.apply_create)
 _SEND = Operation(inbox.apply_send)
 _COMMIT = Operation(commits.apply_commits)
-_REWRITE = Operation(commits.apply_rewrite)
 _COMPLETE = Operation(inbox.apply_complete)
 _FIRE = Operation(inbox.apply_fire, durable=False)
 _FETCH = Operation(inbox.apply_fetch, durable=False)
@@ -124,7 +123,7 @@ class SqliteStore(Surroundings):
         self._renew_at: Ticks = 0
         self._check_at = 0.0
         self._notify: Callable[[Notice], None] | None = None
-        self._listening: Any = None
+        self._watched: int | None = None
         self._polling: asyncio.TimerHandle | None = None
         self._version = 0
 
@@ -205,6 +204,10 @@ class SqliteStore(Surroundings):
         if not self._environment.inline_writer:
             self._pool = self._environment.thread_pool(1, "holdtrue-sqlite-reader")
         self._writer = Writer(self, self._environment, loop)
+        socket = None if self._environment.inline_writer else presence.bind()
+        if socket is not None:
+            self._watched = socket.fileno()
+            loop.add_reader(self._watched, presence.received)
         if self._notify is not None:
             self.listen(self._notify)
 
@@ -212,6 +215,7 @@ class SqliteStore(Surroundings):
         connection = connect(self.path, create=True, synchronous=self.synchronous)
         try:
             prepare(connection, self.path)
+            connection.execute("pragma journal_mode = wal").fetchall()
             # A read opens the log, which `check_file` looks for.
             connection.execute(sql.mark).fetchall()
             self._quick = Reader(connect_reader(self.path))
@@ -349,12 +353,7 @@ class SqliteStore(Surroundings):
         presence, loop = self._presence, self._loop
         if presence is None or loop is None:
             return
-        self._stop_listening()
-        if not self._environment.inline_writer:
-            self._listening = presence.listen(notify)
-        if self._listening is not None:
-            loop.add_reader(self._listening.fileno(), presence.received)
-        else:
+        if not presence.listen(notify) and self._polling is None:
             self._version = self._read(lambda reader: reader.data_version())
             self._polling = self._environment.call_later(_POLL_SECONDS, self._poll)
 
@@ -369,10 +368,9 @@ class SqliteStore(Surroundings):
         self._polling = self._environment.call_later(_POLL_SECONDS, self._poll)
 
     def _stop_listening(self) -> None:
-        if self._listening is not None and self._loop is not None:
-            with contextlib.suppress(Exception):
-                self._loop.remove_reader(self._listening.fileno())
-            self._listening = None
+        if self._watched is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._watched)
+        self._watched = None
         if self._polling is not None:
             self._polling.cancel()
             self._polling = None
@@ -469,9 +467,9 @@ class SqliteStore(Surroundings):
         return result
 
     async def rewrite(self, committing: Committing) -> CommitOutcome:
-        (outcome,) = await self._write(_REWRITE, [committing])
-        result: CommitOutcome = outcome
-        return result
+        # A history that is replaced is one column more: the instance is locked, its commit fenced like any other.
+        (outcome,) = await self.commit([committing])
+        return outcome
 
     async def park(self, leases: Sequence[Lease], condition: Condition) -> None:
         text = condition_text(condition)
