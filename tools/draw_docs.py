@@ -1,4 +1,4 @@
-"""Draws what the docs show of the code: the table of events and statuses in docs/reference/history.md.
+"""Draws what the docs show of the code: events and statuses in docs/reference/history.md, commands in cli.md.
 
 `make docs` writes it; a test of the house fails while page and code differ.  It stands between two marks,
 and nothing else of the page is touched.
@@ -7,10 +7,12 @@ and nothing else of the page is touched.
 import inspect
 from pathlib import Path
 
+from holdtrue.cli.reference import render
 from holdtrue.core.events import EVENT_TYPES
 from holdtrue.core.projection import TRANSITIONS, Status
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "history.md"
+COMMANDS = PAGE.with_name("cli.md")
 BEGIN = "<!-- drawn by `make docs` from holdtrue.core: begin -->"
 END = "<!-- drawn by `make docs` from holdtrue.core: end -->"
 
@@ -77,4 +79,5 @@ def _line(cells: list[str]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(redraw(PAGE.read_text()))
-    print(f"drew {PAGE.name}")
+    COMMANDS.write_text(render())
+    print(f"drew {PAGE.name} and {COMMANDS.name}")

@@ -421,14 +421,22 @@ def test_rewind_redoes_what_failed_and_keeps_what_did_not(tmp_path, app):
     async def main(client, host):
         nonlocal healthy
         i = await client.start("above")
-        assert (await client.wait_for_completion(i, timeout=TIMEOUT)).runtime_status is Status.FAILED
+        failed = await client.wait_for_completion(i, timeout=TIMEOUT)
+        assert failed.runtime_status is Status.FAILED
         await client.rewind(i, "again")
-        assert (await client.wait_for_completion(i, timeout=TIMEOUT)).runtime_status is Status.FAILED
+        await until(lambda: runs.count("bad") == 2, "the second try")
+        await client.wait_for_completion(i, timeout=TIMEOUT)
         healthy = True
+        await until(lambda: ended_again(client, i, failed), "the second failure")
         await client.rewind(i, "mended")
+        await until(lambda: "after" in runs, "going on")
         assert await outcome(client, i) == ["good", "bad", "after"]
         assert sorted(runs) == ["after", "bad", "bad", "bad", "good"]
         with pytest.raises(holdtrue.RewindRefused):
             await client.rewind(i)
+
+    async def ended_again(client, i, before):
+        status = await client.get_status(i)
+        return status.runtime_status is Status.FAILED and status.completed_at != before.completed_at
 
     hosted(tmp_path, app, main)

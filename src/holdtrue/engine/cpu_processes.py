@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -211,10 +211,10 @@ class CpuProcess(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ready."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # A cast, not a check: uvloop's transports are none of asyncio's classes.
+        self._transport = writing = cast(asyncio.WriteTransport, transport)
         for data in self._outbox:
-            transport.write(data)
+            writing.write(data)
         self._outbox.clear()
 
     def data_received(self, data: bytes) -> None:

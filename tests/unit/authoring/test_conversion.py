@@ -190,7 +190,9 @@ def test_subclasses_of_plain_types_and_namespaces() -> None:
     assert json.loads(Converter().encode([Text("a"), Number(3), SimpleNamespace(a=1)])) == ["a", 3, {"a": 1}]
 
 
-@pytest.mark.parametrize("value", [object(), [object()], {(1, 2): 3}, "\ud800", {1j}], ids=str)
+@pytest.mark.parametrize(
+    "value", [object(), [object()], {(1, 2): 3}, "\ud800", {1j}], ids=["object", "in a list", "key", "surrogate", "set"]
+)
 def test_what_json_cannot_hold(value: Any) -> None:
     with pytest.raises(PayloadError, match="cannot be written as JSON"):
         Converter().encode(value)
