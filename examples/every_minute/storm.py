@@ -279,6 +279,7 @@ def main() -> int:
             f"slowest recovery       {slowest.seconds:.2f} s from the kill of {slowest.killed} to the next commit "
             f"of the run that it held ({len(storm.watch.recoveries)} such kills)"
         )
+    sys.stdout.flush()  # the proof is another process: what was printed here comes first
     proof = subprocess.run(
         [sys.executable, "-m", "examples.every_minute.report", str(directory), str(months)], check=False
     )

@@ -299,8 +299,10 @@ class Held:
         if messages is None:
             self.inbox = []
         making = Episode(self.state, batch, now=now or self._clock.now(), new_id=new_id)
-        if (actions or custom is not UNSET or cancel) and making.state.projection.status not in TERMINAL:
-            making.wake()  # the script acts although nothing came
+        acts = actions or custom is not UNSET or cancel
+        if acts and not making.feed and making.state.projection.status not in TERMINAL:
+            # The script acts although nothing came.
+            making.feed = [ev.OrchestratorStarted(timestamp=now or self._clock.now())]
         script = actions
         while making.feed:
             decision = Decision(

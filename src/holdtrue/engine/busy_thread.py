@@ -1,8 +1,8 @@
 """Notices a sync activity whose thread computes in Python and so starves everything else in the process.
 
-While sync activities run, their threads' CPU time is looked at a few times a second.  A thread that uses
-a good part of a core is a suspect; whether it keeps the interpreter's lock from the loop (code that lets go of
-it, such as compression or arrays, does no harm) is measured by letting go of it for a moment.
+While sync activities run, their threads' CPU time is looked at a few times a second.  A thread that uses a
+good part of a core is a suspect; whether it keeps the interpreter's lock from the loop (code that lets go
+of it, such as compression or arrays, does no harm) is measured by letting go of it for a moment.
 """
 
 import asyncio

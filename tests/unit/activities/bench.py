@@ -16,6 +16,10 @@ PATIENCE = 30.0
 """Seconds after which a test that waits has failed; nothing is ever measured against it."""
 
 
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
+"""The first makes the loop of each test; conftest changes it."""
+
+
 class ManualTimer:
     def __init__(self, at: float, call: Callable[[], None]) -> None:
         self.at, self.call, self.off = at, call, False
@@ -159,7 +163,8 @@ def with_bench(app: App, test: Callable[[Bench], Awaitable[None]], **settings: A
             assert await bench.pool.drain(0) == []
             assert bench.pool.refs() == []
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=LOOPS[0]) as runner:
+        runner.run(main())
 
 
 def failure(event: Any) -> Any:

@@ -76,6 +76,14 @@ class Prepared:
         self.changed_ids: list[str] = []
         self.left = False
 
+    def rows(self) -> int:
+        """About how many rows this writes."""
+        count = 2 * len(self.committings) + len(self.consumed) + len(self.finished) + len(self.activities)
+        for committing, _ in self.special:
+            commit = committing.commit
+            count += 2 * len(commit.messages) + 4 * len(commit.starts) + len(commit.cancelled)
+        return count
+
 
 def prepare(committings: Sequence[Committing], token: Callable[[], int]) -> Prepared:
     """The rows of commits; `token` makes the fencing token of work items taken along."""

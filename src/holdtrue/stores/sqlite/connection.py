@@ -17,8 +17,8 @@ from .errors import translate
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x486F6C64
-CHECKPOINT_PAGES = 2_000
-# A log that is still growing costs each sync a second write (of its size); one that begins anew does not.
+CHECKPOINT_PAGES = 16_000
+"""A commit that finds the log so long brings it into the file itself; `checkpoints` is there long before."""
 BUSY_MILLISECONDS = 10_000
 
 _SETTINGS = "pragma cache_size = -65536; pragma temp_store = memory; pragma mmap_size = 0; pragma foreign_keys = off"

@@ -41,7 +41,7 @@ class _Turn:
 
     def __init__(self, directory: str, environment: Environment) -> None:
         self.users = 0
-        self.mutex: AbstractContextManager[Any] = environment.mutex()
+        self.mutex: Any = environment.mutex()
         self.pid = environment.pid()
         self.following = os.open(os.path.join(directory, "turn-next"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self.current = os.open(os.path.join(directory, "turn-now"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -60,6 +60,20 @@ class _Turn:
             finally:
                 fcntl.lockf(self.current, fcntl.LOCK_UN)
 
+    def try_take(self) -> AbstractContextManager[Any] | None:
+        """The turn (to be entered at once) if it is free."""
+        if not self.mutex.acquire(blocking=False):
+            return None
+        try:
+            fcntl.lockf(self.current, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.mutex.release()
+            return None
+        stack = contextlib.ExitStack()
+        stack.callback(self.mutex.release)
+        stack.callback(fcntl.lockf, self.current, fcntl.LOCK_UN)
+        return stack
+
     def close(self) -> None:
         os.close(self.following)
         os.close(self.current)
@@ -72,13 +86,17 @@ class Presence:
         self.directory = f"{path}-hosts"
         self._environment = environment
         self._pid = environment.pid()
-        os.makedirs(self.directory, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.directory)
         self._directory = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
         self.file = f"{environment.pid()}-{environment.random().getrandbits(64):016x}"
         lock_path = self._path(self.file)
-        self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        # It gets its name when it is locked: nobody ever sees it free.
+        unlocked = self._file(f"{self.file}.new")
+        self._lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _OWN[lock_path] = self
+        os.rename(unlocked, lock_path)
         turn = _TURNS.get(self.directory)
         if turn is None or turn.pid != environment.pid():
             turn = _TURNS[self.directory] = _Turn(self.directory, environment)
@@ -145,6 +163,10 @@ class Presence:
     def turn(self) -> AbstractContextManager[None]:
         """A writer's fair turn among several processes; nothing where this store is alone."""
         return self._turn.take() if self.others() else contextlib.nullcontext()
+
+    def try_exclusive(self) -> AbstractContextManager[Any] | None:
+        """The turn, if nobody has it now."""
+        return self._turn.try_take()
 
     def exclusive(self) -> AbstractContextManager[None]:
         """The turn, whoever is there."""

@@ -10,6 +10,7 @@ from holdtrue.core.events import AnyEvent, HistoryEvent, decode_events
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceQuery, InstanceRecord, Page
 
+from .connection import BUSY_MILLISECONDS
 from .hosts import HostRow, hosts_of, served
 from .rows import CONDITION, EXECUTION, KEY, LOCK, READY, STARTED, decode_task, encode, record
 from .statements import sql
@@ -18,6 +19,8 @@ from .transaction import PLACES, places_of
 _OPEN_MASK = sum(1 << int(status) for status in Status if status not in TERMINAL)
 _PIECES = 64
 _FEW = 2_000
+_CHECKPOINT_MILLISECONDS = 200
+"""Writers wait so long at most for a log to be cut, where a reader is in the way."""
 _LAST_KEY = (1 << 63) - 1
 
 
@@ -99,6 +102,8 @@ class Reader:
         only_open = mask is not None and not mask & ~_OPEN_MASK
         if only_open:
             statement = sql.query_open_descending if newest else sql.query_open_ascending
+        elif mask == 1 << Status.FAILED:
+            statement = sql.query_failed_descending if newest else sql.query_failed_ascending
         elif query.prefix and self._execute(sql.few_of_prefix, (query.prefix, beyond, _FEW)).get:
             statement = sql.query_prefix_descending if newest else sql.query_prefix_ascending
         else:
@@ -231,7 +236,11 @@ class Reader:
 
     def checkpoint(self) -> None:
         """Bring the log into the file, and cut it where nobody reads it."""
-        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._connection.set_busy_timeout(_CHECKPOINT_MILLISECONDS)
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            self._connection.set_busy_timeout(BUSY_MILLISECONDS)
 
     def info(self, wal_bytes: int) -> HubInfo:
         """Figures of the hub."""

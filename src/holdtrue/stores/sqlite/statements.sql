@@ -19,9 +19,14 @@ rollback
 -- The last keys given out, and whether a host still takes part.
 select instance, message, exists (select 1 from host where number = ?1) from counter
 
+-- name: set_mark
+-- Put down this transaction's mark; the last keys given out, and whether a host still takes part.
+update counter set mark = ?1
+returning instance, message, exists (select 1 from host where number = ?2)
+
 -- name: count
--- Put down the last keys given out, and this transaction's mark.
-update counter set instance = ?1, message = ?2, mark = ?3
+-- Put down the last keys given out.
+update counter set instance = ?1, message = ?2
 
 -- name: mark
 -- The mark of the last durable transaction: tells whether one whose answer was lost took effect.
@@ -591,6 +596,48 @@ select key, id, status, lock, ready, length, size, updated, created, completed, 
     dialect, started, custom_status, condition, failure, output
 from instance indexed by instance_open
 where completed is null and key < :after
+    and (:statuses is null or (:statuses >> status) & 1)
+    and (:name is null or name = :name)
+    and (:prefix is null or id >= :prefix and id < :beyond)
+    and (:created_from is null or created >= :created_from)
+    and (:created_to is null or created < :created_to)
+    and (:completed_to is null or completed < :completed_to)
+    and (:tags is null or not exists (
+        select 1 from json_each(:tags) as tag
+        where not exists (
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
+                as has where has.key = tag.key and has.value = tag.value)))
+order by key desc
+limit :limit
+
+-- name: query_failed_ascending
+-- The same, of those that failed.
+select key, id, status, lock, ready, length, size, updated, created, completed, deadline, name, execution, start_id,
+    dialect, started, custom_status, condition, failure, output
+from instance indexed by instance_failed
+where status = 3 and key > :after
+    and (:statuses is null or (:statuses >> status) & 1)
+    and (:name is null or name = :name)
+    and (:prefix is null or id >= :prefix and id < :beyond)
+    and (:created_from is null or created >= :created_from)
+    and (:created_to is null or created < :created_to)
+    and (:completed_to is null or completed < :completed_to)
+    and (:tags is null or not exists (
+        select 1 from json_each(:tags) as tag
+        where not exists (
+            select 1 from json_each(cast(coalesce(
+                nullif(started, x''), (select started from large where large.instance = instance.key)) as text), '$.tags')
+                as has where has.key = tag.key and has.value = tag.value)))
+order by key
+limit :limit
+
+-- name: query_failed_descending
+-- The same, of those that failed.
+select key, id, status, lock, ready, length, size, updated, created, completed, deadline, name, execution, start_id,
+    dialect, started, custom_status, condition, failure, output
+from instance indexed by instance_failed
+where status = 3 and key < :after
     and (:statuses is null or (:statuses >> status) & 1)
     and (:name is null or name = :name)
     and (:prefix is null or id >= :prefix and id < :beyond)

@@ -1,8 +1,10 @@
 """The writer: gathers the operations of a store, and applies them in few transactions.
 
-While one transaction is on its way to the disk, the next operations gather; they share one sync.  A
-failing operation takes no other down: what was tried together is then done one by one.  Runs in a thread
-of its own, or inline where the environment asks for it.  Knows nothing of what operations do.
+Where syncs are slow, or others write to the hub too, a thread writes: while one transaction is on its way to
+the disk, the next operations gather.  Where this store is alone and syncs take less than a switch between
+threads is worth, small transactions are done on the loop: what one turn of the loop brings is one.  A
+failing operation takes no other down: what was tried together is then done one by one.  Knows nothing of
+what operations do.
 """
 
 import asyncio
@@ -19,18 +21,29 @@ from .errors import translate
 from .statements import sql
 from .transaction import Contested, Transaction
 
-_AWAY_SECONDS = 0.004
-_JSON_TRANSACTIONS = 64
+_AWAY_SECONDS = 0.003
+"""So long a transaction may be held up (by a wait for the interpreter's lock)."""
+_AWAY_TRANSACTIONS = 3
+"""After so many in a row that were held up, statements take their other form."""
+_JSON_TRANSACTIONS = 256
+"""So many transactions keep that form, then the first one is tried again."""
+_QUICK_SECONDS = 0.0015
+"""Syncs that take no longer are waited for on the loop."""
+_SMALL = 400
+"""Rows of a transaction on the loop; what has more goes to the thread."""
+_MEMORY = 0.9
+"""How much of the mean time of a sync stays when the next one is taken in."""
 
 
 class Operation(NamedTuple):
     """What a write does: `apply` takes a transaction and items, and gives as many outcomes.
 
-    One that is not `durable` need not be on disk when it is answered.
+    One that is not `durable` need not be on disk when it is answered; a `heavy` one may take long.
     """
 
     apply: Callable[[Transaction, list[Any]], Sequence[Any]]
     durable: bool = True
+    heavy: bool = False
 
 
 class _Entry:
@@ -86,6 +99,9 @@ class Surroundings:
     def committed(self, transaction: Transaction) -> None:
         """Tell others what a transaction changed."""
 
+    def written(self, connection: apsw.Connection) -> None:
+        """A transaction was committed; the log has grown."""
+
 
 class Writer:
     """Applies operations; `submit` gives a future of the outcomes.  `close` ends it when all is done."""
@@ -101,29 +117,65 @@ class Writer:
         self._mark_base = environment.random().getrandbits(40) << 22
         self._marks = 0
         self._json_left = 0
+        self._held_up = 0
+        self._sync_seconds = 0.0
+        self._in_thread = 0
+        self._pending: list[_Entry] = []
         self._closed = False
         self._ended: asyncio.Future[None] = loop.create_future()
         if not self._inline:
             environment.thread(self._run, "holdtrue-sqlite-writer")
 
     def submit(
-        self, operation: Operation, items: list[Any], abandoned: Callable[[Any], None] | None = None
+        self,
+        operation: Operation,
+        items: list[Any],
+        abandoned: Callable[[Any], None] | None = None,
+        rows: int | None = None,
     ) -> "asyncio.Future[Any]":
         """The outcomes of an operation, one for each item, in a future.
 
-        `abandoned` is called with them where nobody waits for the future any more.
+        `abandoned` is called with them where nobody waits for the future any more.  `rows` is about how many
+        rows it writes, where that is not one an item.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(errors.StoreUnavailable(f"hub {self._around.path!r} is closed; open it first"))
             return future
         entry = _Entry(operation, items, future, abandoned)
+        pending = self._pending
+        pending.append(entry)
         if self._inline:
-            self._work([entry])
-            _resolve([entry])
-        else:
-            self._queue.put(entry)
+            self._drain()
+        elif operation.heavy or (len(items) if rows is None else rows) > _SMALL or not self._is_quick():
+            self._hand_over()
+        elif len(pending) == 1 and not self._in_thread:
+            self._loop.call_soon(self._drain)
         return future
+
+    def _is_quick(self) -> bool:
+        """Whether a small transaction had better be done on the loop."""
+        return self._sync_seconds < _QUICK_SECONDS and not self._around.shared()
+
+    def _drain(self) -> None:
+        """Write what is pending, on the loop; while the thread has the connection, that waits."""
+        if self._pending and not self._in_thread:
+            entries, self._pending = self._pending, []
+            self._work(entries)
+            _resolve(entries, self._closed)
+
+    def _hand_over(self) -> None:
+        entries, self._pending = self._pending, []
+        self._in_thread += len(entries)
+        for entry in entries:
+            self._queue.put(entry)
+
+    def _thread_did(self, entries: list[_Entry]) -> None:
+        """Called on the loop."""
+        self._in_thread -= len(entries)
+        _resolve(entries, self._closed)
+        if self._pending and not self._in_thread:
+            self._loop.call_soon(self._drain)
 
     async def close(self) -> None:
         """Do what was submitted, then end."""
@@ -133,6 +185,7 @@ class Writer:
         if self._inline:
             self._disconnect()
             return
+        self._hand_over()
         self._queue.put(None)
         await self._ended
 
@@ -156,7 +209,7 @@ class Writer:
             if entries:
                 self._work(entries)
                 try:
-                    tell(_resolve, entries)
+                    tell(self._thread_did, entries)
                 except RuntimeError:
                     # The loop is closed: nobody waits any more.
                     break
@@ -231,7 +284,15 @@ class Writer:
         try:
             clock, cpu = environment.monotonic(), environment.thread_cpu()
             host = around.host()
-            instance, message, alive = execute(sql.counters, (host,)).fetchone() or (0, 0, 0)
+            if durable:
+                self._marks += 1
+                mark = self._mark_base | self._marks
+                counters = execute(sql.set_mark, (mark, host))
+            else:
+                counters = execute(sql.counters, (host,))
+            instance, message, alive = counters.fetchone() or (0, 0, 0)
+            # Not stepped to its end: each step takes the interpreter's lock anew.  What it changes is done.
+            counters.close()
             if host and not alive:
                 around.host_lost()
                 host = 0
@@ -249,20 +310,24 @@ class Writer:
                 entries[0].result = entries[0].operation.apply(transaction, entries[0].items)
             else:
                 _apply_grouped(transaction, entries)
-            if durable or transaction.message != message:
-                self._marks += 1
-                mark = self._mark_base | self._marks
-                execute(sql.count, (transaction.instance, transaction.message, mark))
+            if transaction.message != message or transaction.instance != instance:
+                execute(sql.count, (transaction.instance, transaction.message))
             self._judge(environment.monotonic() - clock, environment.thread_cpu() - cpu)
         except BaseException:
             self._undo(connection)
             raise
+        clock = environment.monotonic()
         try:
             execute(sql.commit)
         except apsw.Error as error:
             self._undo(connection)
             if not durable or not isinstance(error, apsw.IOError) or not self._took_effect(mark):
                 raise
+            return transaction
+        if durable and not self._json_left and not self._held_up:
+            took = environment.monotonic() - clock
+            self._sync_seconds = self._sync_seconds * _MEMORY + took * (1 - _MEMORY)
+        around.written(connection)
         return transaction
 
     def _undo(self, connection: apsw.Connection) -> None:
@@ -288,8 +353,13 @@ class Writer:
         """Choose the statements' form: each row bound takes the interpreter's lock again, 5 ms where it is busy."""
         if self._json_left:
             self._json_left -= 1
-        elif wall - cpu > _AWAY_SECONDS * 4 and wall > 4 * cpu:
-            self._json_left = _JSON_TRANSACTIONS
+        elif wall - cpu > _AWAY_SECONDS and wall > 3 * cpu:
+            self._held_up += 1
+            if self._held_up >= _AWAY_TRANSACTIONS:
+                self._held_up = 0
+                self._json_left = _JSON_TRANSACTIONS
+        else:
+            self._held_up = 0
 
 
 def _apply_grouped(transaction: Transaction, entries: list[_Entry]) -> None:
@@ -315,11 +385,11 @@ def _apply_grouped(transaction: Transaction, entries: list[_Entry]) -> None:
             at = end
 
 
-def _resolve(entries: list[_Entry]) -> None:
+def _resolve(entries: list[_Entry], closed: bool) -> None:
     for entry in entries:
         future = entry.future
         if future.done():
-            if entry.abandoned is not None and entry.error is None:
+            if entry.abandoned is not None and entry.error is None and not closed:
                 entry.abandoned(entry.result)
         elif entry.error is not None:
             future.set_exception(entry.error)
