@@ -10,20 +10,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from holdtrue.authoring.activity_context import ActivityContext
+    from holdtrue.authoring.activity_context import (
+        ActivityCancelledError,
+        ActivityContext,
+        ActivityProcessCrashedError,
+        ActivityTimeoutError,
+    )
     from holdtrue.authoring.app import App
     from holdtrue.authoring.combining import when_all, when_any
     from holdtrue.authoring.context import OrchestrationContext
     from holdtrue.authoring.errors import NotRegistered, PayloadError, PayloadTooLarge, RegistrationError
     from holdtrue.authoring.failures import NonRetriableError
-    from holdtrue.client.client import Client
+    from holdtrue.client.bulk import ManyResult
+    from holdtrue.client.client import Client, StartOutcome
     from holdtrue.client.errors import (
         InstanceAlreadyExists,
         InstanceEnded,
         InstanceNotEnded,
         InstanceNotFound,
+        OrchestrationFailedError,
         RewindRefused,
+        StartsRefused,
+        WaitTimeout,
     )
+    from holdtrue.client.requests import ReusePolicy, StartSpec
     from holdtrue.client.status import InstanceStatus
     from holdtrue.client.sync import SyncClient
     from holdtrue.core.errors import HoldtrueError, InvalidInput, NonDeterminismError
@@ -43,7 +53,10 @@ if TYPE_CHECKING:
     from holdtrue.host import Host, run
 
 _HOMES = {
+    "ActivityCancelledError": "authoring.activity_context",
     "ActivityContext": "authoring.activity_context",
+    "ActivityProcessCrashedError": "authoring.activity_context",
+    "ActivityTimeoutError": "authoring.activity_context",
     "App": "authoring.app",
     "OrchestrationContext": "authoring.context",
     "NotRegistered": "authoring.errors",
@@ -53,7 +66,14 @@ _HOMES = {
     "NonRetriableError": "authoring.failures",
     "when_all": "authoring.combining",
     "when_any": "authoring.combining",
+    "ManyResult": "client.bulk",
     "Client": "client.client",
+    "StartOutcome": "client.client",
+    "OrchestrationFailedError": "client.errors",
+    "StartsRefused": "client.errors",
+    "WaitTimeout": "client.errors",
+    "ReusePolicy": "client.requests",
+    "StartSpec": "client.requests",
     "InstanceAlreadyExists": "client.errors",
     "InstanceEnded": "client.errors",
     "InstanceNotEnded": "client.errors",

@@ -117,7 +117,7 @@ def test_work_of_a_killed_host_goes_on_at_once_also_with_busy_cpu_children(tmp_p
                     assert time.monotonic() - began < 60
 
     async def running(c, i):
-        return any(a.running for a in await c.activities_of(i))
+        return any(a.running for a in await c.store.activities_of(i))
 
     run(main())
 

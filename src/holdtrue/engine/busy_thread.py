@@ -24,7 +24,7 @@ CALM_SHARE = 0.05
 PROBES = 3
 LAG_SECONDS = 0.2
 """A look that comes so late was held up: by code that never lets go of the lock, if a thread was busy."""
-BUSY_SWITCH_SECONDS = 0.0005
+BUSY_SWITCH_SECONDS = 0.0001
 DEFAULT_SWITCH_SECONDS = 0.005
 """The interpreter's own."""
 

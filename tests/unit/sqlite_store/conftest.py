@@ -32,7 +32,7 @@ class Disk(apsw.VFS):
         self.ending = "-wal"
         super().__init__("failing", "unix", makedefault=True)
 
-    def xOpen(self, name, flags):  # type: ignore[no-untyped-def]  # noqa: N802
+    def xOpen(self, name, flags):  # type: ignore[no-untyped-def]
         return _File(self, name, flags)
 
     def check(self, what: str, name: str) -> None:
@@ -46,11 +46,11 @@ class _File(apsw.VFSFile):
         self.name = name if isinstance(name, str) or name is None else name.filename()
         super().__init__("unix", name, flags)
 
-    def xWrite(self, data, offset):  # type: ignore[no-untyped-def]  # noqa: N802
+    def xWrite(self, data, offset):  # type: ignore[no-untyped-def]
         self.disk.check("write", self.name or "")
         super().xWrite(data, offset)
 
-    def xSync(self, flags):  # type: ignore[no-untyped-def]  # noqa: N802
+    def xSync(self, flags):  # type: ignore[no-untyped-def]
         self.disk.check("sync", self.name or "")
         super().xSync(flags)
 

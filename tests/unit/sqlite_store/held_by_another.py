@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from holdtrue.core.episode import ExecutionState, episode
 from holdtrue.core.actions import CompleteOrchestration, Decision
+from holdtrue.core.episode import ExecutionState, episode
 from holdtrue.core.events import HistoryEvent
 from holdtrue.core.projection import Status, initial
 from holdtrue.environment import REAL

@@ -20,7 +20,10 @@ def old_hub(path: Path, version: int) -> None:
         old.execute(f"pragma user_version = {version}")
 
 
-STEPS = {2: "alter table instance add column colour text; update instance set colour = 'red'", 3: "create table shade (a)"}
+STEPS = {
+    2: "alter table instance add column colour text; update instance set colour = 'red'",
+    3: "create table shade (a)",
+}
 
 
 def test_an_old_hub_is_brought_forward_step_by_step(tmp_path: Path) -> None:
@@ -56,7 +59,9 @@ async def test_a_newer_hub_is_refused_and_left_alone(hub: Hub, tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
 def test_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
     mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x /net\\040work {kind} rw 0 0\n/dev/b /net\\040work/local xfs rw 0 0\n")
+    mounts.write_text(
+        f"/dev/a / ext4 rw 0 0\nserver:/x /net\\040work {kind} rw 0 0\n/dev/b /net\\040work/local xfs rw 0 0\n"
+    )
     connection.refuse_network("/var/hub.db", str(mounts))
     connection.refuse_network("/net worker/hub.db", str(mounts))
     connection.refuse_network("/net work/local/hub.db", str(mounts))
@@ -67,7 +72,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
 def test_every_statement_compiles_and_says_what_it_is_for() -> None:
     opened = apsw.Connection(":memory:")
     opened.execute(statements.schema())
-    for name, text in statements.read("statements.sql").items():
+    for _name, text in statements.read("statements.sql").items():
         for one in filter(None, (part.strip() for part in text.split(";"))):
             opened.execute(f"explain {one}", _anything(one))
     opened.close()
@@ -85,7 +90,11 @@ def _anything(statement: str) -> object:
 
     def seen(cursor: apsw.Cursor, text: str, bindings: object) -> bool:
         names = cursor.bindings_names
-        found["values"] = {n: None for n in names if n} if any(n and not n.isdigit() for n in names) else (None,) * cursor.bindings_count
+        found["values"] = (
+            {n: None for n in names if n}
+            if any(n and not n.isdigit() for n in names)
+            else (None,) * cursor.bindings_count
+        )
         return False
 
     cursor.exec_trace = seen
@@ -115,7 +124,13 @@ def test_hot_statements_search(name: str) -> None:
     for step in plan:
         assert not step.startswith("SCAN") or "json_each" in step or "VIRTUAL TABLE" in step or "USING" in step, plan
         assert "AUTOMATIC" not in step, plan
-        if name in ("ready_instances", "query_ascending", "query_descending", "query_open_ascending", "ready_activities"):
+        if name in (
+            "ready_instances",
+            "query_ascending",
+            "query_descending",
+            "query_open_ascending",
+            "ready_activities",
+        ):
             assert "TEMP B-TREE" not in step, plan
 
 

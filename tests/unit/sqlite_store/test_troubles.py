@@ -12,7 +12,19 @@ from holdtrue.core.projection import Status
 from holdtrue.stores import errors
 from holdtrue.stores.protocol import CommitResult
 from holdtrue.stores.sqlite import SqliteStore, connection
-from tests.conformance.acting import Hub, act, begin, check_whole, create, end, in_hub, lock_one, raised, start, status_of
+from tests.conformance.acting import (
+    Hub,
+    act,
+    begin,
+    check_whole,
+    create,
+    end,
+    in_hub,
+    lock_one,
+    raised,
+    start,
+    status_of,
+)
 
 from .conftest import Disk
 

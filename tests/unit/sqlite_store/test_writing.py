@@ -111,7 +111,7 @@ async def test_many_rows_at_once_go_to_the_thread(hub: Hub, monkeypatch: pytest.
     assert sum(seen) == 0
     await store.create([start("b")])
     assert sum(seen) == 1
-    assert len((await store.status(["a", "b", "i499"]))) == 3 and None not in await store.status(["a", "b", "i499"])
+    assert len(await store.status(["a", "b", "i499"])) == 3 and None not in await store.status(["a", "b", "i499"])
 
 
 async def story(hub: Hub) -> dict[str, object]:
@@ -124,24 +124,44 @@ async def story(hub: Hub) -> dict[str, object]:
     await clash.step(tell(0, "i0", "hello", '"h"'), tell(1, "nobody", "x"))
     ones = list(held.values())
     commits = [
-        one.episode(act(0), act(1), timer(2, hub.now() + n * SECOND), child(3, f"child of {one.id}"), custom='"c"', now=5 * SECOND)
+        one.episode(
+            act(0),
+            act(1),
+            timer(2, hub.now() + n * SECOND),
+            child(3, f"child of {one.id}"),
+            custom='"c"',
+            now=5 * SECOND,
+        )
         for n, one in enumerate(ones)
     ]
-    outcomes = await store.commit([one.committing(commit, take_activities=1, take_starts=1) for one, commit in zip(ones, commits, strict=True)])
+    outcomes = await store.commit(
+        [one.committing(commit, take_activities=1, take_starts=1) for one, commit in zip(ones, commits, strict=True)]
+    )
     assert all(outcome.result is CommitResult.COMMITTED for outcome in outcomes)
     for one, outcome in zip(ones, outcomes, strict=True):
         one.take(outcome.deliveries)
         one.inbox += [with_work(item, done(item)) for item in outcome.activities]
-    await send(store, raised("i1", "e", 1), terminate("i2"), raised("i1", "é\x00", "\U0010ffff\""))
+    await send(store, raised("i1", "e", 1), terminate("i2"), raised("i1", "é\x00", '\U0010ffff"'))
     hub.clock.ahead = 1.5
     due = await store.fire_due(hub.now())
     for delivery in due.deliveries:
         next(one for one in ones if one.lease.key == delivery.instance).inbox.append(delivery.message)
     finals = [
-        one.episode(again('"next"') if n == 0 else end(output='"done"') if n == 1 else fail(message="é \"down\"") if n == 2 else act(5), now=9 * SECOND)
+        one.episode(
+            again('"next"')
+            if n == 0
+            else end(output='"done"')
+            if n == 1
+            else fail(message='é "down"')
+            if n == 2
+            else act(5),
+            now=9 * SECOND,
+        )
         for n, one in enumerate(ones)
     ]
-    outcomes = await store.commit([one.committing(commit, keep=False) for one, commit in zip(ones, finals, strict=True)])
+    outcomes = await store.commit(
+        [one.committing(commit, keep=False) for one, commit in zip(ones, finals, strict=True)]
+    )
     assert all(outcome.result is CommitResult.COMMITTED for outcome in outcomes)
     items = await store.lock_activities(100)
     info = await store.info()
@@ -152,7 +172,13 @@ async def story(hub: Hub) -> dict[str, object]:
         p = record.projection
         found[one.id] = (p.status, p.output, p.failure, p.custom_status, record.length)
         found[f"history of {one.id}"] = [
-            (type(event).__name__, event.event_id, getattr(event, "result", None), getattr(event, "failure", None), getattr(event, "input", None))
+            (
+                type(event).__name__,
+                event.event_id,
+                getattr(event, "result", None),
+                getattr(event, "failure", None),
+                getattr(event, "input", None),
+            )
             for event in await history_of(store, one.id)
         ]
         await check_whole(store, one.id)
@@ -211,7 +237,9 @@ async def test_a_work_item_whose_place_is_taken_gets_another(hub: Hub) -> None:
 
 
 @in_hub
-async def test_the_log_stays_bounded_and_space_comes_back(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_stays_bounded_and_space_comes_back(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(upkeep, "VACUUM_PAGES", 200)
     store = await hub.host()
     text = '"' + "x" * 2_000_000 + '"'
@@ -261,7 +289,9 @@ async def test_events_of_no_known_kind_become_dead_letters(hub: Hub, tmp_path: P
     await create(store, start("a"))
     await send(store, raised("a", "good"))
     other = apsw.Connection(str(tmp_path / "hub.db"))
-    other.execute("insert into message (instance, key, event) select key, 1000, cast('{\"e\":99}' as blob) from instance")
+    other.execute(
+        "insert into message (instance, key, event) select key, 1000, cast('{\"e\":99}' as blob) from instance"
+    )
     other.close()
     held = (await lock(hub, store))["a"]
     assert [type(m.event) for m in held.inbox] == [ev.ExecutionStarted, ev.EventRaised]
