@@ -1,4 +1,7 @@
-"""noisy: the chain while one CPU-bound synchronous activity runs in the same process, and the quiet rate beside it."""
+"""noisy: the chain while one CPU-bound synchronous activity runs in the same process, and the quiet rate beside it.
+
+The host owns its process, as one of `holdtrue.run` does: it may shorten the interpreter's switch interval.
+"""
 
 import asyncio
 
@@ -6,11 +9,13 @@ import holdtrue
 from bench.measure import LANES, STEPS, drive, drive_for, report, scratch
 from bench.program import app, arguments, busy, chain, run, run_to_end
 
+OWN = holdtrue.HostSettings(own_process=True)
+
 
 async def main(seconds: float) -> None:
     """A quiet stretch, then one of the same length in the shadow of the busy activity."""
     with scratch() as folder:
-        async with holdtrue.Host(app, str(folder / "hub.db")) as host:
+        async with holdtrue.Host(app, str(folder / "hub.db"), settings=OWN) as host:
 
             async def one(number: int) -> None:
                 await run_to_end(host.client, chain, STEPS, STEPS)
