@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from holdtrue.authoring.app import App
+from holdtrue.engine.busy_thread import BUSY_SWITCH_SECONDS
 
 from .bench import Bench, ManualEnvironment, settle, with_bench
 
@@ -64,7 +65,7 @@ def test_a_busy_thread_is_named_once(own_process: bool, caplog: pytest.LogCaptur
             gate.clear()
         named = [record for record in caplog.records if "cpu=True" in record.message]
         assert len(named) == 1 and "'works'" in named[0].message
-        assert environment.switch_intervals == ([0.0005, 0.005] * 2 if own_process else [])
+        assert environment.switch_intervals == ([BUSY_SWITCH_SECONDS, 0.005] * 2 if own_process else [])
 
     with_bench(app, test, environment=environment, own_process=own_process)
 
@@ -99,7 +100,7 @@ def test_a_busy_one_that_comes_to_rest_is_no_longer() -> None:
         assert bench.pool.busy_thread
         environment.share = 0.0
         await environment.pass_time(0.5)
-        assert not bench.pool.busy_thread and environment.switch_intervals == [0.0005, 0.005]
+        assert not bench.pool.busy_thread and environment.switch_intervals == [BUSY_SWITCH_SECONDS, 0.005]
         gate.set()
         await bench.idle()
 
@@ -117,7 +118,7 @@ def test_drain_undoes_what_was_set() -> None:
         draining = bench.pool.drain(0)
         bench.environment.call_later = _at_once  # type: ignore[method-assign]
         assert len(await draining) == 1
-        assert environment.switch_intervals == [0.0005, 0.005]
+        assert environment.switch_intervals == [BUSY_SWITCH_SECONDS, 0.005]
         gate.set()
 
     with_bench(app, test, environment=environment, own_process=True)
@@ -143,7 +144,7 @@ def test_a_real_one_is_noticed() -> None:
     async def test(bench: Bench) -> None:
         bench.submit("computes")
         await bench.until(lambda: bench.pool.busy_thread)
-        assert sys.getswitchinterval() == pytest.approx(0.0005)
+        assert sys.getswitchinterval() == pytest.approx(BUSY_SWITCH_SECONDS)
         gate.set()
         await bench.until(lambda: not bench.pool.busy_thread)
         assert sys.getswitchinterval() == pytest.approx(before)
