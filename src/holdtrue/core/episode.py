@@ -15,6 +15,7 @@ import msgspec
 
 from . import events as ev
 from .actions import (
+    ActivityOptions,
     CompleteOrchestration,
     CreateSubOrchestration,
     CreateTimer,
@@ -349,43 +350,20 @@ class Episode:
         return ordinal
 
     def _schedule(self, action: ScheduleTask, now: ev.Ticks) -> None:
-        projection = self.state.projection
-        ordinal = self._append(
-            ev.TaskScheduled(
-                timestamp=now,
-                event_id=action.id,
-                name=action.name,
-                input=action.input,
-                version=action.version,
-                tags=action.tags,
-            )
+        scheduled = ev.TaskScheduled(
+            timestamp=now,
+            event_id=action.id,
+            name=action.name,
+            input=action.input,
+            version=action.version,
+            tags=action.tags,
         )
-        self._activities.append(
-            ActivityTask(
-                instance_id=projection.instance_id,
-                execution_id=projection.execution_id,
-                task_id=action.id,
-                scheduled=ordinal,
-                name=action.name,
-                input=action.input,
-                version=action.version,
-                tags=action.tags,
-                options=action.options,
-            )
-        )
+        ordinal = self._append(scheduled)
+        self._activities.append(work_item(self.state.projection, scheduled, ordinal, action.options))
 
     def _create_timer(self, action: CreateTimer, now: ev.Ticks) -> None:
-        projection = self.state.projection
-        ordinal = self._append(ev.TimerCreated(timestamp=now, event_id=action.id, fire_at=action.fire_at))
-        self._messages.append(
-            OutboundMessage(
-                instance_id=projection.instance_id,
-                execution_id=projection.execution_id,
-                scheduled=ordinal,
-                due=action.fire_at,
-                event=ev.TimerFired(timestamp=action.fire_at, timer_id=action.id, fire_at=action.fire_at),
-            )
-        )
+        created = ev.TimerCreated(timestamp=now, event_id=action.id, fire_at=action.fire_at)
+        self._messages.append(timer_message(self.state.projection, created, self._append(created)))
 
     def _create_child(self, action: CreateSubOrchestration, now: ev.Ticks) -> None:
         projection = self.state.projection
@@ -556,6 +534,35 @@ class Episode:
 
 
 _CARRIED = frozenset((ev.EventRaised, ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionTerminated))
+
+
+def work_item(
+    projection: Projection, scheduled: ev.TaskScheduled, ordinal: int, options: ActivityOptions | None
+) -> ActivityTask:
+    """The work item of an activity that the history's event of this ordinal schedules."""
+    return ActivityTask(
+        instance_id=projection.instance_id,
+        execution_id=projection.execution_id,
+        task_id=scheduled.event_id,
+        scheduled=ordinal,
+        name=scheduled.name,
+        input=scheduled.input,
+        version=scheduled.version,
+        tags=scheduled.tags,
+        options=options,
+    )
+
+
+def timer_message(projection: Projection, created: ev.TimerCreated, ordinal: int) -> OutboundMessage:
+    """The delayed message that fires a timer which the history's event of this ordinal sets."""
+    fire_at = created.fire_at
+    return OutboundMessage(
+        instance_id=projection.instance_id,
+        execution_id=projection.execution_id,
+        scheduled=ordinal,
+        due=fire_at,
+        event=ev.TimerFired(timestamp=fire_at, timer_id=created.event_id, fire_at=fire_at),
+    )
 
 
 def answer(parent: ev.ParentInstance, child: Projection, now: ev.Ticks) -> OutboundMessage:

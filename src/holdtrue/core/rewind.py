@@ -20,7 +20,7 @@ from . import events as ev
 from .author import Author, OrchestratorNotFound
 from .causes import Probe
 from .dialect import DIALECTS
-from .episode import Episode, EpisodeCommit, ExecutionState, answer
+from .episode import Episode, EpisodeCommit, ExecutionState, answer, timer_message, work_item
 from .errors import InvariantBroken, NonDeterminismError
 from .messages import ActivityTask, Dropped, InboundMessage, OutboundMessage, Start
 from .projection import Projection, Status, project
@@ -64,7 +64,7 @@ def rewind_commit(
     answer sent again, a failed one is rewound.  Where it is not given, that is judged by the history.
 
     Messages before the rewind are dropped (they came to an ended instance); those after it stay.  Use it
-    so: lock; `load`; `status(children_of(history))`; `rewrite(Committing(commit=rewind_commit(...)))`.
+    so: lock; `load`; `status(children_of(history))`; `commit([Committing(commit=rewind_commit(...))])`.
     Raises InvariantBroken where the execution has not failed, or there is no ExecutionRewound.
     """
     if state.projection.status is not Status.FAILED:
@@ -215,29 +215,9 @@ def _redo(
             continue
         elif isinstance(event, ev.TaskScheduled):
             asked = None if run is None else run.activity_at(row)
-            activities.append(
-                ActivityTask(
-                    instance_id=projection.instance_id,
-                    execution_id=projection.execution_id,
-                    task_id=event.event_id,
-                    scheduled=row,
-                    name=event.name,
-                    input=event.input,
-                    version=event.version,
-                    tags=event.tags,
-                    options=None if asked is None else asked.options,
-                )
-            )
+            activities.append(work_item(projection, event, row, None if asked is None else asked.options))
         elif isinstance(event, ev.TimerCreated):
-            messages.append(
-                OutboundMessage(
-                    instance_id=projection.instance_id,
-                    execution_id=projection.execution_id,
-                    scheduled=row,
-                    due=event.fire_at,
-                    event=ev.TimerFired(timestamp=event.fire_at, timer_id=event.event_id, fire_at=event.fire_at),
-                )
-            )
+            messages.append(timer_message(projection, event, row))
     commit.activities = [*activities, *commit.activities]
     commit.messages = [*messages, *commit.messages]
 

@@ -215,6 +215,9 @@ class Dispatcher:
         if not session.queued:
             session.queued = True
             self._ready.append(session)
+        self._call_turn()
+
+    def _call_turn(self) -> None:
         if not self._turn_due:
             self._turn_due = True
             assert self._loop is not None
@@ -266,10 +269,8 @@ class Dispatcher:
             starts -= committing.take_starts
             batch.append(committing)
             sessions.append(session)
-        if self._ready and not self._turn_due:
-            self._turn_due = True
-            assert self._loop is not None
-            self._loop.call_soon(self._turn)
+        if self._ready:
+            self._call_turn()
         if batch:
             self._background.spawn(self._commit(batch, sessions))
 
@@ -451,9 +452,7 @@ class Dispatcher:
 
     async def _children(self, ids: Sequence[str]) -> dict[str, Projection | None]:
         records = await self.store.status(ids) if ids else []
-        return {
-            name: None if record is None else record.projection for name, record in zip(ids, records, strict=True)
-        }
+        return {name: None if record is None else record.projection for name, record in zip(ids, records, strict=True)}
 
     # -- commits ---------------------------------------------------------------------------------------
 

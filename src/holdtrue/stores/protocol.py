@@ -417,9 +417,6 @@ class TaskHubStore(Protocol):
     async def commit(self, commits: Sequence[Committing]) -> list[CommitOutcome]:
         """Apply episodes, each whole or not at all."""
 
-    async def rewrite(self, committing: Committing) -> CommitOutcome:
-        """`commit` for a replaced history of an ended instance (rewind)."""
-
     async def park(self, leases: Sequence[Lease], condition: Condition) -> None:
         """Hold instances: keep their messages, give back the lock, and offer them again only at the next `join`.
 

@@ -169,11 +169,6 @@ class SqliteStore(OpenedHub):
         result: list[CommitOutcome] = outcomes
         return result
 
-    async def rewrite(self, committing: Committing) -> CommitOutcome:
-        # A history that is replaced is one column more: the instance is locked, its commit fenced like any other.
-        (outcome,) = await self.commit([committing])
-        return outcome
-
     async def park(self, leases: Sequence[Lease], condition: Condition) -> None:
         text = condition_text(condition)
         if leases:
