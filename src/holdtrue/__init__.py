@@ -48,9 +48,9 @@ if TYPE_CHECKING:
         TaskFailedError,
     )
     from holdtrue.engine.retention import RetentionPolicy
-    from holdtrue.engine.schedules.specification import ScheduleSpec
     from holdtrue.engine.settings import HostSettings
     from holdtrue.host import Host, run
+    from holdtrue.schedules.specification import ScheduleSpec
 
 _HOMES = {
     "ActivityCancelledError": "authoring.activity_context",
@@ -94,7 +94,7 @@ _HOMES = {
     "TaskCancelledError": "core.tasks",
     "TaskFailedError": "core.tasks",
     "RetentionPolicy": "engine.retention",
-    "ScheduleSpec": "engine.schedules.specification",
+    "ScheduleSpec": "schedules.specification",
     "HostSettings": "engine.settings",
     "Host": "host",
     "run": "host",

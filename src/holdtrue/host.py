@@ -21,7 +21,7 @@ from holdtrue.client.sync import SyncClient
 from holdtrue.engine.activities import ActivityPool, PoolSettings
 from holdtrue.engine.dispatcher import SAFETY_LOOK_SECONDS, Dispatcher
 from holdtrue.engine.retention import RetentionPolicy, RetentionService
-from holdtrue.engine.schedules.service import ScheduleService
+from holdtrue.engine.schedule_service import ScheduleService
 from holdtrue.engine.settings import HostSettings
 from holdtrue.environment import REAL, Environment
 from holdtrue.stores.errors import LeaseLost, StoreError

@@ -28,7 +28,7 @@ from .errors import RegistrationError
 from .failures import Failures, Properties
 
 if TYPE_CHECKING:
-    from holdtrue.engine.schedules.specification import ScheduleSpec
+    from holdtrue.schedules.specification import ScheduleSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound=type[BaseException])
@@ -204,7 +204,7 @@ class App:
         """
         if isinstance(schedule, str):
             # Only here does authoring need to know what a schedule is; whoever declares one has the engine.
-            from holdtrue.engine.schedules.specification import ScheduleSpec
+            from holdtrue.schedules.specification import ScheduleSpec
 
             if orchestrator is None:
                 raise RegistrationError(f"schedule {schedule!r}: give the orchestrator that it starts")

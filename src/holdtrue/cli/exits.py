@@ -59,7 +59,7 @@ def code_of(error: BaseException) -> ExitCode:
     # Late: an error of these modules can only come when they have been imported already.
     from holdtrue.client import errors as of_client
     from holdtrue.core.errors import HoldtrueError, InvalidInput
-    from holdtrue.engine.schedules import errors as of_schedules
+    from holdtrue.schedules import errors as of_schedules
     from holdtrue.stores.errors import StoreError
 
     by_class: tuple[tuple[type[BaseException], ExitCode], ...] = (

@@ -26,9 +26,7 @@ PURGE_BATCH = 200
 AT_ONCE = 64
 """Operations of `many` under way at once; the store gathers them."""
 
-OPERATIONS = frozenset(
-    ("raise_event", "suspend", "resume", "cancel", "terminate", "rewind", "restart", "purge")
-)
+OPERATIONS = frozenset(("raise_event", "suspend", "resume", "cancel", "terminate", "rewind", "restart", "purge"))
 """What can be done to many at once."""
 
 
@@ -51,9 +49,7 @@ async def start_many(
 ) -> list[str]:
     """Create all; see `Client.start_many`."""
     policies = [policy_of(spec.reuse) for spec in specs]
-    made = [
-        requests.make(spec, policy.replaceable, take=wants) for spec, policy in zip(specs, policies, strict=True)
-    ]
+    made = [requests.make(spec, policy.replaceable, take=wants) for spec, policy in zip(specs, policies, strict=True)]
     ids: list[str] = []
     started: list[str] = []
     refused: dict[str, InstanceAlreadyExists] = {}
@@ -76,9 +72,7 @@ async def start_many(
     return ids
 
 
-async def purge_where(
-    store: TaskHubStore, query: InstanceQuery, progress: Callable[[int], None] | None
-) -> Purged:
+async def purge_where(store: TaskHubStore, query: InstanceQuery, progress: Callable[[int], None] | None) -> Purged:
     """Delete what a query finds, page by page; see `Client.purge_where`."""
     assert query.statuses is not None
     living = query.statuses - TERMINAL

@@ -477,9 +477,7 @@ class Client:
         if record.projection.status is not Status.FAILED:
             raise RewindRefused(instance_id, record.projection.status)
         event = ev.ExecutionRewound(timestamp=self.environment.now(), reason=reason, instance_id=instance_id)
-        message = OutboundMessage(
-            instance_id=instance_id, event=event, execution_id=record.projection.execution_id
-        )
+        message = OutboundMessage(instance_id=instance_id, event=event, execution_id=record.projection.execution_id)
         if not await self._send(message):
             raise RewindRefused(instance_id, (await self._record(instance_id)).projection.status)
 

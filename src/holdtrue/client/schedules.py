@@ -1,7 +1,7 @@
 """`client.schedules`: create, change, read and trigger the schedules of a hub.
 
 Writes go through the schedule's version (etag), so that they never undo a tick that a host decides at the
-same time.  When to fire is decided in `engine.schedules.planning`.
+same time.  When to fire is decided in `schedules.planning`.
 """
 
 import builtins
@@ -14,15 +14,16 @@ import msgspec
 from holdtrue.client.local import LocalHost
 from holdtrue.core.dialect import to_datetime, to_ticks
 from holdtrue.core.events import Ticks
-from holdtrue.engine.schedules.commits import end_replaced, tick_commit
-from holdtrue.engine.schedules.errors import (
+from holdtrue.environment import Environment
+from holdtrue.schedules.commits import end_replaced, tick_commit
+from holdtrue.schedules.errors import (
     InvalidSchedule,
     NeverFires,
     ScheduleBusy,
     ScheduleExists,
     ScheduleNotFound,
 )
-from holdtrue.engine.schedules.planning import (
+from holdtrue.schedules.planning import (
     ScheduleState,
     changed_state,
     decode_state,
@@ -32,8 +33,7 @@ from holdtrue.engine.schedules.planning import (
     next_ticks,
     plan_trigger,
 )
-from holdtrue.engine.schedules.specification import Missed, Overlap, ScheduleSpec, decode_spec, encode_spec
-from holdtrue.environment import Environment
+from holdtrue.schedules.specification import Missed, Overlap, ScheduleSpec, decode_spec, encode_spec
 from holdtrue.stores.protocol import CreateOutcome, CreateResult, StoredSchedule, TaskHubStore, Tick, completed_tick
 
 __all__ = [

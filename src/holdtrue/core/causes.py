@@ -142,9 +142,7 @@ class Probe(Run):
 
     def _ask(self, action: Action) -> None:
         if not self._discarded:
-            ask = Ask(
-                moment=self._tick(), fed=self._row, action=action, owner=self._owner, handling=sys.exc_info()[1]
-            )
+            ask = Ask(moment=self._tick(), fed=self._row, action=action, owner=self._owner, handling=sys.exc_info()[1])
             self.asks.append(ask)
             self._by_action[id(action)] = ask
         super()._ask(action)

@@ -151,9 +151,7 @@ def _state_after(state: ExecutionState, new: Sequence[ev.HistoryEvent], run: Pro
     return fresh
 
 
-def _go_on(
-    fresh: ExecutionState, run: Run, author: Author, now: ev.Ticks, new_id: Callable[[], str]
-) -> EpisodeCommit:
+def _go_on(fresh: ExecutionState, run: Run, author: Author, now: ev.Ticks, new_id: Callable[[], str]) -> EpisodeCommit:
     """The rest of the cut episode, as the code decides it."""
     making = Episode(fresh, (), now=now, new_id=new_id)
     decision = run.step(())
@@ -222,9 +220,7 @@ def _redo(
     commit.messages = [*messages, *commit.messages]
 
 
-def _failures_by_scheduling(
-    history: Sequence[ev.HistoryEvent], plan: Plan
-) -> dict[int, ev.FailureDetails | None]:
+def _failures_by_scheduling(history: Sequence[ev.HistoryEvent], plan: Plan) -> dict[int, ev.FailureDetails | None]:
     """The undone failures by the row that scheduled their task."""
     scheduled: dict[int, int] = {}
     failures: dict[int, ev.FailureDetails | None] = {}

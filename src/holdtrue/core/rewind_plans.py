@@ -84,9 +84,7 @@ def _causes(found: Probe) -> tuple[list[Failure], int | None, int]:
     return causes, moment, cut
 
 
-def _first_attempts(
-    found: Probe, causes: Sequence[Failure], moment: int, cut: int
-) -> tuple[int, int, set[int]]:
+def _first_attempts(found: Probe, causes: Sequence[Failure], moment: int, cut: int) -> tuple[int, int, set[int]]:
     """Go back to the first attempt of tasks that were tried again, where nothing else happened in between.
 
     Otherwise only their last attempt is made again: taking out an earlier one would renumber other tasks.

@@ -310,9 +310,7 @@ class ActivityPool:
         """Begin a run whose slot is taken."""
         run.started = True
         activity = run.activity
-        timed = activity.timed or (
-            run.item.task.options is not None and lanes.has_time_outs(run.item.task.options)
-        )
+        timed = activity.timed or (run.item.task.options is not None and lanes.has_time_outs(run.item.task.options))
         if timed and self._too_late(run):
             return
         assert self._on_loop is not None and self._in_threads is not None

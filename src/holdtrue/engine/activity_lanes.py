@@ -150,11 +150,7 @@ def fill(lane: Lane, start: Callable[[Any], None], gone: Callable[[Any], bool]) 
 
 def has_time_outs(options: ActivityOptions) -> bool:
     """True if any of the three time-outs is set."""
-    return (
-        options.start_to_close is not None
-        or options.schedule_to_start is not None
-        or options.heartbeat is not None
-    )
+    return options.start_to_close is not None or options.schedule_to_start is not None or options.heartbeat is not None
 
 
 def effective(given: ActivityOptions | None, declared: ActivityOptions) -> ActivityOptions:

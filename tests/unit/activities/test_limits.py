@@ -132,9 +132,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
         return True
 
     with pytest.raises(ValueError, match="slots of async"):
-        ActivityPool(
-            app, REAL, settings=PoolSettings(async_slots=0), finished=lambda item, event: None, report=report
-        )
+        ActivityPool(app, REAL, settings=PoolSettings(async_slots=0), finished=lambda item, event: None, report=report)
 
 
 class Definition:

@@ -8,7 +8,7 @@ from holdtrue.cli.exits import MEANINGS, ExitCode
 from holdtrue.client.errors import InstanceAlreadyExists, InstanceEnded, InstanceNotFound, RewindRefused
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.core.projection import Status
-from holdtrue.engine.schedules.errors import InvalidSchedule, ScheduleExists, ScheduleNotFound
+from holdtrue.schedules.errors import InvalidSchedule, ScheduleExists, ScheduleNotFound
 from holdtrue.stores.errors import SchemaTooNew, StoreUnavailable
 from tests.unit.cli.support import FakeClient, documents, run
 

@@ -16,7 +16,7 @@ from holdtrue.client.schedules import (
     ScheduleSpec,
 )
 from holdtrue.core.events import TICKS_PER_SECOND
-from holdtrue.engine.schedules.service import ScheduleService
+from holdtrue.engine.schedule_service import ScheduleService
 from holdtrue.stores.protocol import TickCommit
 from tests.unit.schedules.virtual import FakeHub, VirtualEnvironment, in_virtual_time
 

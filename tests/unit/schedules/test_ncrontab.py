@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from holdtrue.engine.schedules.errors import InvalidSchedule, NeverFires
-from holdtrue.engine.schedules.ncrontab import NCrontab
+from holdtrue.schedules.errors import InvalidSchedule, NeverFires
+from holdtrue.schedules.ncrontab import NCrontab
 
 
 def moments(expression: str, after: str, count: int) -> list[str]:

@@ -10,7 +10,7 @@ from holdtrue.client.schedules import Schedules
 from holdtrue.core.dialect import to_ticks
 from holdtrue.core.projection import Status
 from holdtrue.engine.retention import RetentionPolicy, RetentionService
-from holdtrue.engine.schedules.service import ScheduleService
+from holdtrue.engine.schedule_service import ScheduleService
 from holdtrue.environment import REAL
 from holdtrue.stores.protocol import InstanceQuery
 from holdtrue.stores.sqlite import SqliteStore

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdtrue.core.dialect import to_ticks
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.engine.schedules.planning import (
+from holdtrue.schedules.planning import (
     COUNTED,
     RECORDED_ONE_BY_ONE,
     Plan,
@@ -28,7 +28,7 @@ from holdtrue.engine.schedules.planning import (
     plan_trigger,
     waits_for,
 )
-from holdtrue.engine.schedules.specification import ScheduleSpec
+from holdtrue.schedules.specification import ScheduleSpec
 
 NOON = to_ticks(datetime(2026, 3, 2, 12, 0, 0))
 MINUTE = 60 * TICKS_PER_SECOND

@@ -12,7 +12,7 @@ import pytest
 from holdtrue.client.schedules import Schedules
 from holdtrue.core.events import TICKS_PER_SECOND, ExecutionTerminated
 from holdtrue.core.projection import Condition, Status
-from holdtrue.engine.schedules.service import QUEUE_POLL, ScheduleService
+from holdtrue.engine.schedule_service import QUEUE_POLL, ScheduleService
 from holdtrue.stores.errors import OutcomeUnknown, StoreUnavailable
 from holdtrue.stores.protocol import Delivery, Notice, StoredSchedule, TickCommit
 from tests.unit.schedules.virtual import START, FakeHub, VirtualEnvironment, in_virtual_time

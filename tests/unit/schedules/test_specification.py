@@ -7,8 +7,8 @@ import pytest
 
 from holdtrue.core.dialect import to_ticks
 from holdtrue.core.errors import InvalidInput
-from holdtrue.engine.schedules.errors import InvalidSchedule, NeverFires
-from holdtrue.engine.schedules.specification import Missed, Overlap, ScheduleSpec, decode_spec, encode_spec, tick_text
+from holdtrue.schedules.errors import InvalidSchedule, NeverFires
+from holdtrue.schedules.specification import Missed, Overlap, ScheduleSpec, decode_spec, encode_spec, tick_text
 
 
 def spec(**members: Any) -> ScheduleSpec:

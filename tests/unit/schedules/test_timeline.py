@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from holdtrue.core.dialect import to_datetime, to_ticks
 from holdtrue.core.events import MAX_TICKS, TICKS_PER_SECOND
-from holdtrue.engine.schedules.errors import InvalidSchedule
-from holdtrue.engine.schedules.ncrontab import NCrontab
-from holdtrue.engine.schedules.timeline import Timeline, next_cron, zone
+from holdtrue.schedules.errors import InvalidSchedule
+from holdtrue.schedules.ncrontab import NCrontab
+from holdtrue.schedules.timeline import Timeline, next_cron, zone
 
 
 def in_zone(expression: str, name: str, after: str, until: str) -> list[str]:

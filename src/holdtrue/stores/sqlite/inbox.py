@@ -98,9 +98,7 @@ def _put(transaction: Transaction, target: _Target, message: OutboundMessage) ->
     return None
 
 
-def post_all(
-    transaction: Transaction, messages: Sequence[OutboundMessage]
-) -> tuple[list[Delivery], list[DeadLetter]]:
+def post_all(transaction: Transaction, messages: Sequence[OutboundMessage]) -> tuple[list[Delivery], list[DeadLetter]]:
     """Messages of a commit: what is for this host, and what nobody can take."""
     deliveries: list[Delivery] = []
     dead: list[DeadLetter] = []
@@ -110,9 +108,7 @@ def post_all(
             deliveries.append(outcome.delivery)
         elif outcome.result is SendResult.NOT_FOUND and message.execution_id is None:
             dead.append(
-                DeadLetter(
-                    instance_id=message.instance_id, reason="there is no instance of this id", message=message
-                )
+                DeadLetter(instance_id=message.instance_id, reason="there is no instance of this id", message=message)
             )
     for letter in dead:
         bury(transaction, letter)
@@ -138,9 +134,7 @@ def apply_complete(transaction: Transaction, results: list[ActivityResult]) -> l
         target = transaction.one(sql.target_by_key, key >> PLACE_BITS)
         delivery = None
         if target is not None and target[2] not in _ENDED and target[7] == execution:
-            message = OutboundMessage(
-                instance_id="", event=result.event, execution_id=execution, scheduled=scheduled
-            )
+            message = OutboundMessage(instance_id="", event=result.event, execution_id=execution, scheduled=scheduled)
             delivery = _put(transaction, _Target._make(target), message)
         outcomes.append(CompleteOutcome(accepted=True, delivery=delivery))
     return outcomes

@@ -64,9 +64,7 @@ def _lock(transaction: Transaction, limit: int, names: Sequence[str], turn: int)
     if not transaction.host or limit <= 0:
         return []
     execute, host = transaction.execute, transaction.host
-    rows = _share(
-        limit, names, turn, lambda name, most: execute(sql.ready_instances, (name, most, host)).fetchall()
-    )
+    rows = _share(limit, names, turn, lambda name, most: execute(sql.ready_instances, (name, most, host)).fetchall())
     if not rows:
         return []
     token = transaction.token()
@@ -135,9 +133,7 @@ def apply_park(transaction: Transaction, parked: list[tuple[Lease, str]]) -> lis
         transaction.execute(sql.park, (condition, lease.key, lease.token, offered, encode(sorted(tried)).decode()))
         record_row = transaction.one(sql.record_by_key, lease.key)
         transaction.changed.append(record_row[ID])
-        if any(
-            inbox.ends(message.event, record_row[DEADLINE]) for message in _messages(transaction, record_row)
-        ):
+        if any(inbox.ends(message.event, record_row[DEADLINE]) for message in _messages(transaction, record_row)):
             offered = transaction.now
             transaction.execute(sql.offer_to_all, (offered, lease.key))
         transaction.work = transaction.work or offered is not None
@@ -151,9 +147,7 @@ def apply_lock_activities(
     return [_lock_activities(transaction, *one) for one in asked]
 
 
-def _lock_activities(
-    transaction: Transaction, limit: int, queues: Sequence[str], turn: int
-) -> list[LockedActivity]:
+def _lock_activities(transaction: Transaction, limit: int, queues: Sequence[str], turn: int) -> list[LockedActivity]:
     if not transaction.host or limit <= 0:
         return []
     execute = transaction.execute
@@ -187,9 +181,7 @@ def apply_report(transaction: Transaction, reports: list[tuple[WorkRef, str | No
     return [
         bool(
             transaction.host
-            and transaction.counted(
-                "report_activity", [(transaction.now, progress, details, ref.key, ref.token)]
-            )
+            and transaction.counted("report_activity", [(transaction.now, progress, details, ref.key, ref.token)])
         )
         for ref, progress, details in reports
     ]

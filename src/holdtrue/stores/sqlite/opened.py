@@ -122,9 +122,7 @@ class OpenedHub(Surroundings):
         presence = self._presence
         if presence is not None:
             presence.wake(
-                Notice(
-                    work=transaction.work, changed=tuple(transaction.changed), schedules=transaction.schedules
-                )
+                Notice(work=transaction.work, changed=tuple(transaction.changed), schedules=transaction.schedules)
             )
 
     # -- life ------------------------------------------------------------------------------------------

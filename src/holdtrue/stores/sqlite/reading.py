@@ -260,4 +260,3 @@ class Reader:
         """All rows of a statement."""
         rows: list[tuple[Any, ...]] = self._execute(statement, values).fetchall()
         return rows
-

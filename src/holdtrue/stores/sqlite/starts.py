@@ -84,9 +84,7 @@ def refusal(transaction: Transaction, request: CreateRequest) -> CreateOutcome |
 
 def _created(request: CreateRequest, result: CreateResult, taken: LockedInstance | None) -> CreateOutcome:
     started = request.start.started
-    return CreateOutcome(
-        result=result, instance_id=started.instance_id, execution_id=started.execution_id, taken=taken
-    )
+    return CreateOutcome(result=result, instance_id=started.instance_id, execution_id=started.execution_id, taken=taken)
 
 
 def insert(
@@ -127,9 +125,7 @@ def insert(
         )
         taken = None
         if take:
-            taken = LockedInstance(
-                lease=Lease(key, token), record=new_record(start), messages=[first_message(started)]
-            )
+            taken = LockedInstance(lease=Lease(key, token), record=new_record(start), messages=[first_message(started)])
         elif not later:
             transaction.work = True
         made.append((key, taken))

@@ -15,7 +15,7 @@ import msgspec
 from holdtrue.core.dialect import to_ticks
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.engine.schedules.specification import Missed, Overlap, ScheduleSpec, span_ticks, tick_text
+from holdtrue.schedules.specification import Missed, Overlap, ScheduleSpec, span_ticks, tick_text
 
 RECORDED_ONE_BY_ONE = 100
 """So many of the ticks missed in one go get records of their own; one more record stands for all older ones."""

@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
-from holdtrue.engine.schedules.commits import end_replaced, tick_commit
-from holdtrue.engine.schedules.errors import InvalidSchedule
-from holdtrue.engine.schedules.planning import Plan, ScheduleState, decode_state, plan, plan_queued, waits_for
-from holdtrue.engine.schedules.specification import ScheduleSpec, decode_spec, span_ticks, tick_text
 from holdtrue.environment import Environment
+from holdtrue.schedules.commits import end_replaced, tick_commit
+from holdtrue.schedules.errors import InvalidSchedule
+from holdtrue.schedules.planning import Plan, ScheduleState, decode_state, plan, plan_queued, waits_for
+from holdtrue.schedules.specification import ScheduleSpec, decode_spec, span_ticks, tick_text
 from holdtrue.stores.errors import OutcomeUnknown, StoreError
 from holdtrue.stores.protocol import (
     CreateOutcome,

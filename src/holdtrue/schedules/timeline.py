@@ -22,8 +22,8 @@ import msgspec
 
 from holdtrue.core.dialect import to_datetime, to_ticks
 from holdtrue.core.events import MAX_TICKS, TICKS_PER_SECOND, Ticks
-from holdtrue.engine.schedules.errors import InvalidSchedule
-from holdtrue.engine.schedules.ncrontab import NCrontab
+from holdtrue.schedules.errors import InvalidSchedule
+from holdtrue.schedules.ncrontab import NCrontab
 
 _SECOND = timedelta(seconds=1)
 _DAYS_AROUND = timedelta(hours=50)

@@ -8,8 +8,8 @@ import msgspec
 from holdtrue.core.events import ExecutionStarted, ExecutionTerminated, Ticks
 from holdtrue.core.messages import OutboundMessage, Start
 from holdtrue.core.projection import Status
-from holdtrue.engine.schedules.planning import MissedTicks, Plan, StartPlan, encode_state
-from holdtrue.engine.schedules.specification import ScheduleSpec, tick_text
+from holdtrue.schedules.planning import MissedTicks, Plan, StartPlan, encode_state
+from holdtrue.schedules.specification import ScheduleSpec, tick_text
 from holdtrue.stores.protocol import CreateRequest, Delivery, TaskHubStore, Tick, TickCommit
 
 

@@ -13,8 +13,8 @@ from holdtrue.core.dialect import to_datetime, to_ticks
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import TICKS_PER_MICROSECOND, TICKS_PER_SECOND, Ticks
 from holdtrue.core.ids import MAX_ESCAPED_UNITS, check_instance_id, check_name, escaped_units, short
-from holdtrue.engine.schedules.errors import InvalidSchedule, NeverFires
-from holdtrue.engine.schedules.timeline import Timeline, crontab, zone
+from holdtrue.schedules.errors import InvalidSchedule, NeverFires
+from holdtrue.schedules.timeline import Timeline, crontab, zone
 
 MAX_ID_UNITS = MAX_ESCAPED_UNITS - 30
 """The longest schedule id, in escaped UTF-16 units: an instance id made from it and a tick must fit as well."""

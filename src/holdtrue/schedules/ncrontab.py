@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from datetime import MAXYEAR, date, datetime, timedelta
 from typing import Final, NamedTuple
 
-from holdtrue.engine.schedules.errors import InvalidSchedule, NeverFires
+from holdtrue.schedules.errors import InvalidSchedule, NeverFires
 
 _MONTHS = tuple(name.lower() for name in (
     "January", "February", "March", "April", "May", "June",
