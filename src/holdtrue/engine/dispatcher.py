@@ -13,14 +13,11 @@ from typing import Protocol
 
 from holdtrue.authoring.app import App
 from holdtrue.core import events as ev
-from holdtrue.core.actions import CompleteOrchestration, Decision
 from holdtrue.core.author import OrchestratorNotFound
-from holdtrue.core.ending import end_from_outside
-from holdtrue.core.episode import Episode, EpisodeCommit, answer
+from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.errors import InvariantBroken, NonDeterminismError
 from holdtrue.core.messages import ActivityTask, InboundMessage, WorkRef
-from holdtrue.core.projection import TERMINAL, Condition, Projection, Status
-from holdtrue.core.rewind import children_of, rewind_commit
+from holdtrue.core.projection import TERMINAL, Condition
 from holdtrue.environment import Environment
 from holdtrue.stores.errors import LeaseLost, StoreError
 from holdtrue.stores.protocol import (
@@ -41,6 +38,7 @@ from holdtrue.stores.protocol import (
 from .counters import Counters
 from .due import DueWatch
 from .handing_in import HandingIn
+from .rewinding import Rewinding
 from .sessions import Session, Sessions
 from .settings import HostSettings
 from .taking import Taking
@@ -54,7 +52,6 @@ TURN_SESSIONS = 256
 """Sessions handled before the loop gets its turn again."""
 SAFETY_LOOK_SECONDS = 5.0
 """How often a host looks for work although nobody called: a lost wake-up costs at most this."""
-MISMATCH_ERROR_TYPE = "holdtrue.NonDeterminismError"
 
 
 class ActivityRunner(Protocol):
@@ -349,23 +346,11 @@ class Dispatcher:
 
     def _mismatch(self, session: Session, error: NonDeterminismError, now: ev.Ticks) -> EpisodeCommit | None:
         definition = self.app.orchestrators.get(session.record.projection.name)
-        messages = session.taken or session.inbox
-        state = session.state
-        assert state is not None
-        making = Episode(state, messages, now=now, new_id=self.environment.new_id)
-        task_id = max(state.open, default=-1) + 1
-        ends = (end_from_outside(event, task_id, cancel_too=False) for event in making.feed)
-        end = next((end for end in ends if end is not None), None)
-        if end is None:
-            if definition is None or definition.on_mismatch == "hold":
-                self._park(session, str(error))
-                return None
-            failure = ev.FailureDetails(message=str(error), error_type=MISMATCH_ERROR_TYPE)
-            end = CompleteOrchestration(id=task_id, status=Status.FAILED, failure=failure)
-        session.close()
-        session.taken, session.inbox = messages, []
-        making.decide(Decision(actions=[end], fed=len(making.feed)))
-        return making.commit()
+        fails = definition is not None and definition.on_mismatch == "fail"
+        commit = session.end_unrun(error if fails else None, now, self.environment.new_id)
+        if commit is None:
+            self._park(session, str(error))
+        return commit
 
     def _park(self, session: Session, reason: str) -> None:
         self.counters.held += 1
@@ -414,45 +399,20 @@ class Dispatcher:
         self._mark(session)
 
     async def _rewind(self, session: Session, history: list[ev.AnyEvent]) -> None:
-        """Set a failed instance back to before its failure; messages after the rewind wait for its next episode."""
-        state = session.state_of(history)
+        rewinding = Rewinding(self.store, self.environment, self._author)
         self._hold_busy(session)
-        ids = children_of(history)
-        before = await self._children(ids)
-        messages = session.inbox
-        at = next(i for i, message in enumerate(messages) if type(message.event) is ev.ExecutionRewound)
-        commit = rewind_commit(
-            state,
-            history,
-            messages,
-            now=self.environment.now(),
-            new_id=self.environment.new_id,
-            author=self._author,
-            children=before,
-        )
-        session.taken, session.inbox = messages[: at + 1], session.inbox[at + 1 :]
-        session.state = session.run = None
+        try:
+            commit = await rewinding.commit(session, history)
+        except StoreError as error:
+            log.warning("instance %r could not be rewound, it will be tried again: %s", session.instance_id, error)
+            self._free(session)
+            await self._discard([session])
+            return
+        except BaseException:
+            self._free(session)
+            raise
         await self._commit([Committing(lease=session.lease, commit=commit, keep=True)], [session])
-        # A child that ended while this was decided told an instance that had ended: it is asked once more.
-        after = await self._children(ids)
-        parent = commit.projection
-        late = [
-            answer(child.parent, child, self.environment.now())
-            for name, child in after.items()
-            if child is not None
-            and child.parent is not None
-            and child.parent.execution_id == parent.execution_id
-            and child.status in TERMINAL
-            and (was := before[name]) is not None
-            and was.status not in TERMINAL
-        ]
-        for outcome in await self.store.send(late) if late else []:
-            if outcome.delivery is not None:
-                self.deliver(outcome.delivery)
-
-    async def _children(self, ids: Sequence[str]) -> dict[str, Projection | None]:
-        records = await self.store.status(ids) if ids else []
-        return {name: None if record is None else record.projection for name, record in zip(ids, records, strict=True)}
+        await self._background.until_done(lambda: rewinding.answer_late(commit.projection, self.deliver))
 
     # -- commits ---------------------------------------------------------------------------------------
 

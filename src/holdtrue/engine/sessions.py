@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 
 from holdtrue.core import dialect as dialects
 from holdtrue.core import events as ev
+from holdtrue.core.actions import CompleteOrchestration, Decision
 from holdtrue.core.author import Author
+from holdtrue.core.ending import end_from_outside
 from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState
+from holdtrue.core.errors import NonDeterminismError
 from holdtrue.core.messages import InboundMessage
 from holdtrue.core.projection import Status
 from holdtrue.core.replay import Run
 from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance
+
+MISMATCH_ERROR_TYPE = "holdtrue.NonDeterminismError"
 
 
 class Session:
@@ -128,6 +133,31 @@ class Session:
         if commit.wake:
             self.run = None
         return commit
+
+    def end_unrun(
+        self, mismatch: NonDeterminismError | None, now: ev.Ticks, new_id: Callable[[], str]
+    ) -> EpisodeCommit | None:
+        """The end of an execution whose code does not fit its history, decided without the code.
+
+        What came from outside ends it (a terminate, a deadline); else `mismatch` is the failure that it ends
+        with.  None: nothing ends it, it is to be held.
+        """
+        messages = self.taken or self.inbox
+        state = self.state
+        assert state is not None
+        making = Episode(state, messages, now=now, new_id=new_id)
+        task_id = max(state.open, default=-1) + 1
+        ends = (end_from_outside(event, task_id, cancel_too=False) for event in making.feed)
+        end = next((end for end in ends if end is not None), None)
+        if end is None:
+            if mismatch is None:
+                return None
+            failure = ev.FailureDetails(message=str(mismatch), error_type=MISMATCH_ERROR_TYPE)
+            end = CompleteOrchestration(id=task_id, status=Status.FAILED, failure=failure)
+        self.close()
+        self.taken, self.inbox = messages, []
+        making.decide(Decision(actions=[end], fed=len(making.feed)))
+        return making.commit()
 
     def committed(self, commit: EpisodeCommit) -> None:
         """The episode is durable: the live run is confirmed."""
