@@ -51,7 +51,8 @@ clean: ## Remove what was made: the virtual environment, builds and caches
 
 # The virtual environment: all versions pinned, then this package itself, editable.
 $(READY): requirements/test.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Holdtrue needs Python 3.11 or newer; none was found."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Holdtrue needs Python 3.11 or newer; none was found."; exit 1; }
 	@if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; \

@@ -10,10 +10,12 @@ import asyncio
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -237,33 +239,70 @@ class Storm:
         view.workers = [worker.text for worker in self.workers]
 
 
+def _count(least: int) -> Callable[[str], int]:
+    """A whole number of the command line, `least` or more."""
+
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"give {least} or more, not {value}")
+        return value
+
+    return number
+
+
+def clear(directory: Path) -> None:
+    """Make the directory, without what an earlier storm left there; whatever else lies in it stays."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for pattern in ("hub.db*", "report.db*", "worker-*.log"):
+        for left in directory.glob(pattern):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
 def main() -> int:
-    """The command."""
+    """The command; however it is asked to end, it takes its workers along."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        return command()
+    except KeyboardInterrupt:
+        print("\nInterrupted: the workers are stopped, and nothing is proven.", flush=True)
+        return 130
+
+
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for (default: this process's)."""
     parser = argparse.ArgumentParser(prog="storm", description=__doc__.splitlines()[0])
     parser.add_argument("--all", action="store_true", help="load all months, not only enough of them")
-    parser.add_argument("--months", type=int, default=30, help="stop when so many are loaded (default 30)")
-    parser.add_argument("--kills", type=int, default=24, help="how many processes to kill (default 24)")
+    parser.add_argument("--months", type=_count(1), default=30, help="stop when so many are loaded (default 30)")
+    parser.add_argument("--kills", type=_count(0), default=24, help="how many processes to kill (default 24)")
     parser.add_argument("--seconds", type=float, default=None, help="over how long (default: 2.6 a kill)")
     parser.add_argument("--seed", type=int, default=None, help="draw the same kills again")
     parser.add_argument("--directory", type=Path, default=Path("build/every_minute"), help="where hub and tables go")
-    options = parser.parse_args()
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    months = len(weather.months()) if options.all else min(options.months, len(weather.months()))
-    seconds = options.seconds if options.seconds is not None else 2.6 * options.kills
-    directory: Path = options.directory.resolve()
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    return parser.parse_args(words)
+
+
+def command() -> int:
+    """The storm and its proof; the exit code."""
+    given = options()
+    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
+    months = len(weather.months()) if given.all else min(given.months, len(weather.months()))
+    seconds = given.seconds if given.seconds is not None else 2.6 * given.kills
+    directory: Path = given.directory.resolve()
+    clear(directory)
     tables.create(job.table_file(directory))
 
     print(
-        f"seed {seed}: {options.kills} kills, {months} months wanted; hub and tables in {os.path.relpath(directory)}",
+        f"seed {seed}: {given.kills} kills, {months} months wanted; hub and tables in {os.path.relpath(directory)}",
         flush=True,
     )
-    kills = plan.draw(seed, options.kills, seconds)
+    kills = plan.draw(seed, given.kills, seconds)
     storm = Storm(directory, months, kills, limit=120.0 + seconds)
     began = time.monotonic()
     try:
-        with Screen(months, options.kills) as screen:
+        with Screen(months, given.kills) as screen:
             asyncio.run(storm.run(screen))
     except (RuntimeError, TimeoutError) as error:
         print(f"the storm did not come to its end (seed {seed}): {error}")

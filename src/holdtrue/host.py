@@ -19,6 +19,7 @@ from holdtrue.client.client import Client
 from holdtrue.client.schedules import Schedules
 from holdtrue.client.sync import SyncClient
 from holdtrue.engine.activities import ActivityPool, PoolSettings
+from holdtrue.engine.cpu_processes import refuse_host
 from holdtrue.engine.dispatcher import SAFETY_LOOK_SECONDS, Dispatcher
 from holdtrue.engine.retention import RetentionPolicy, RetentionService
 from holdtrue.engine.schedule_service import ScheduleService
@@ -29,9 +30,6 @@ from holdtrue.stores.locate import open_store
 from holdtrue.stores.protocol import Delivery, InstanceRecord, LockedInstance, Notice, TaskHubStore
 
 log = logging.getLogger("holdtrue.host")
-
-RENEW_SECONDS = 1.0
-"""How often a host looks for dead ones and, when it is due, prolongs its lease."""
 
 
 class Host:
@@ -87,6 +85,7 @@ class Host:
 
     async def start(self) -> None:
         """Open the hub, take part in it, begin to work.  Raises StoreError where the hub cannot be opened."""
+        refuse_host()
         self._loop = asyncio.get_running_loop()
         await self.store.open()
         self.store.listen(self._notice)
@@ -99,6 +98,8 @@ class Host:
             finished=self.dispatcher.finished,
             report=self.store.report,
             client_factory=self._client_for,
+            hub=self.store.location,
+            freed=self.dispatcher.freed,
         )
         self.dispatcher.start(self.pool)
         if settings.schedules:
@@ -145,7 +146,7 @@ class Host:
     async def _keep_alive(self) -> None:
         last_look = self.environment.monotonic()
         while True:
-            await self.environment.sleep(RENEW_SECONDS)
+            await self.environment.sleep(self.settings.renew_seconds)
             try:
                 dead = await self.store.renew()
                 if dead:
@@ -171,7 +172,10 @@ class Host:
             self._rejoining = asyncio.ensure_future(self._rejoin())
 
     async def _rejoin(self) -> None:
-        log.warning("this host was taken for dead (it was stopped for longer than its lease); it joins again")
+        log.warning(
+            "this host no longer holds its work (it was stopped for longer than its lease, or a write of it had no "
+            "certain outcome); it joins again"
+        )
         try:
             self.dispatcher.forget()
             while not self._closing:
@@ -230,11 +234,10 @@ class Host:
             self.schedules.nudge()
 
     def nudge(self, due: int | None = None) -> None:
-        """The hub has new work, or something that is due then."""
+        """The hub has new work, and perhaps something that is due then."""
         if due is not None:
             self.dispatcher.due.note(due)
-        else:
-            self.dispatcher.look()
+        self.dispatcher.look()
 
 
 def pool_settings(settings: HostSettings) -> PoolSettings:

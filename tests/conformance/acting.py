@@ -191,8 +191,9 @@ def raised(instance_id: str, name: str, value: Any = None) -> OutboundMessage:
     )
 
 
-def terminate(instance_id: str, reason: str | None = None) -> OutboundMessage:
-    return OutboundMessage(instance_id=instance_id, event=ev.ExecutionTerminated(timestamp=1, input=reason))
+def terminate(instance_id: str, reason: str | None = None, *, recurse: bool = False) -> OutboundMessage:
+    event = ev.ExecutionTerminated(timestamp=1, input=reason, recurse=recurse)
+    return OutboundMessage(instance_id=instance_id, event=event)
 
 
 def rewind(instance_id: str) -> OutboundMessage:

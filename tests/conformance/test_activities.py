@@ -266,3 +266,18 @@ async def test_results_of_a_large_fan_out_are_all_there(hub: Hub) -> None:
     assert len({m.key for m in held.inbox}) == 3_000
     await held.step(end())
     assert await lock(hub, store) == {}
+
+
+@in_hub
+async def test_a_further_attempt_knows_the_first_and_what_the_one_before_reported(hub: Hub) -> None:
+    store = await hub.host()
+    held = await begin(hub, store, "a", act(4, attempt=2, details='{"row": 7}', first=0))
+    (item,) = await store.lock_activities(1)
+    assert item.task.options is not None and (item.task.options.attempt, item.task.options.first) == (2, 0)
+    assert item.resume == '{"row": 7}' and item.details is None
+    assert item.task.idempotency_key == f"{held.record.projection.execution_id}:0"
+    # What a run of its own reported is newer.
+    assert await store.report(item.ref, None, '{"row": 8}')
+    await store.put_back_activities([item.ref])
+    (again,) = await store.lock_activities(1)
+    assert again.resume == '{"row": 8}' and again.task.idempotency_key == item.task.idempotency_key

@@ -25,6 +25,7 @@ from tests.conformance.acting import (
     record_of,
     send,
     start,
+    terminate,
     with_work,
 )
 
@@ -78,6 +79,17 @@ async def test_messages_not_yet_seen_are_carried_over_in_order(hub: Hub) -> None
     assert names(new.inbox) == ["e1", "e2", "after the lock"]
     history = await new.load()
     assert [e.name for e in history if isinstance(e, ev.EventRaised)] == ["e0"]
+
+
+@in_hub
+async def test_an_end_not_yet_seen_is_carried_over_and_needs_no_code(hub: Hub) -> None:
+    store, other = await hub.host(), await hub.host("other", code=["other"])
+    held = await begin(hub, store, "a")
+    commit = held.episode(again())
+    await send(other, terminate("a"))
+    await held.commit(commit, keep=False)
+    ending = await lock_one(hub, other, "a")
+    assert kinds([m.event for m in ending.inbox]) == ["ExecutionTerminated"]
 
 
 @in_hub

@@ -241,6 +241,19 @@ async def test_taken_along_with_its_creation(hub: Hub) -> None:
 
 
 @in_hub
+async def test_one_that_takes_a_place_can_be_taken_along(hub: Hub) -> None:
+    from tests.conformance.acting import Held
+
+    store = await hub.host()
+    await ended(hub, store, "a")
+    (outcome,) = await store.create([start("a", take=True)])
+    assert (outcome.result, outcome.status) == (CreateResult.REPLACED, Status.COMPLETED)
+    assert outcome.taken is not None and await lock(hub, store) == {}
+    await Held(store, outcome.taken, hub.clock).step(end(output='"new"'))
+    assert (await record_of(store, "a")).projection.output == '"new"'
+
+
+@in_hub
 async def test_a_client_that_has_not_joined_takes_nothing(hub: Hub) -> None:
     client, host = await hub.open(), await hub.host()
     (outcome,) = await create(client, start("a", take=True))

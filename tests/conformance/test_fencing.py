@@ -1,12 +1,14 @@
 """A late writer loses, in every way in which it can be late, and an ordinary outcome tells it so."""
 
+import msgspec
 import pytest
 
-from holdtrue.core.projection import Status
+from holdtrue.core.projection import Condition, Status
 from holdtrue.stores.errors import LeaseLost
-from holdtrue.stores.protocol import ActivityResult, CommitResult, Lease, TaskHubStore
+from holdtrue.stores.protocol import ActivityResult, CommitOutcome, CommitResult, Committing, Lease, TaskHubStore
 from tests.conformance.acting import (
     EVERY,
+    SECOND,
     Clock,
     Hub,
     act,
@@ -28,6 +30,7 @@ from tests.conformance.acting import (
     start,
     status_of,
     tell,
+    timer,
     with_work,
 )
 
@@ -183,6 +186,66 @@ async def test_a_host_stopped_past_its_lease_loses_what_it_held(hub: Hub) -> Non
     await create(zombie, start("b"))
     fresh = await lock_one(hub, zombie, "b")
     await fresh.step(end())
+
+
+@in_hub
+async def test_no_verb_of_a_late_writer_has_an_effect_on_what_others_hold(hub: Hub) -> None:
+    zombie, clock, heir = await stopped_host(hub)
+    held = await begin(hub, zombie, "a", act(0), act(1), tell(2, "a", "own"))
+    await create(zombie, start("b"))
+    parked = await lock_one(hub, zombie, "b")
+    items = await zombie.lock_activities(2)
+    hub.clock.ahead = 60
+    assert await heir.renew() == ["zombie"]
+    new = await lock(hub, heir)
+    new_items = await heir.lock_activities(2)
+    assert sorted(new) == ["a", "b"] and len(new_items) == 2
+    due = hub.now() + SECOND
+    await new["a"].step(timer(3, due), custom='"heir"')
+
+    async def look() -> list[object]:
+        records = [await record_of(heir, instance_id) for instance_id in ("a", "b")]
+        return [*records, await heir.activities_of("a"), msgspec.structs.replace(await heir.info(), size=0)]
+
+    before = await look()
+    clock.ahead = hub.clock.ahead = 62
+    late = Committing(lease=held.lease, commit=held.episode(end(), child(4, "c"), tell(5, "b", "e")), keep=False)
+    condition = Condition(kind="held", reason="late")
+    calls = [
+        lambda: zombie.commit([late]),
+        lambda: zombie.park([held.lease, parked.lease], condition),
+        lambda: zombie.put_back([held.lease, parked.lease]),
+        lambda: zombie.complete([ActivityResult(ref=item.ref, event=done(item)) for item in items]),
+        lambda: zombie.put_back_activities([item.ref for item in items]),
+        lambda: zombie.report(items[0].ref, '"late"', '"late"'),
+        lambda: zombie.fetch(),
+        lambda: zombie.lock(10),
+        lambda: zombie.lock_activities(10),
+        lambda: zombie.renew(),
+        lambda: zombie.leave(),
+    ]
+    for call in calls:
+        try:
+            answer = await call()
+        except LeaseLost:
+            continue
+        if isinstance(answer, list) and answer and isinstance(answer[0], CommitOutcome):
+            assert answer[0].result is CommitResult.LEASE_LOST
+        elif isinstance(answer, list) and answer:
+            assert [one.accepted for one in answer] == [False, False]
+        else:
+            assert not answer
+    assert sorted(await zombie.cancelled([item.ref for item in items]), key=lambda ref: ref.key) == sorted(
+        (item.ref for item in items), key=lambda ref: ref.key
+    )
+    assert await look() == before
+    # A start that it makes stands, and is not its own; a timer that it fires is the heir's.
+    (outcome,) = await create(zombie, start("d", take=True))
+    assert outcome.taken is None and list(await lock(hub, heir)) == ["d"]
+    assert (await zombie.fire_due(hub.now())).deliveries == []
+    assert [type(d.message.event).__name__ for d in await heir.fetch()] == ["TimerFired"]
+    await new["a"].step(end())
+    await new["b"].step(end())
 
 
 @in_hub

@@ -2,8 +2,10 @@
 
 import asyncio
 
+from holdtrue.core.episode import cancel_message
 from holdtrue.core.projection import Status
 from tests.conformance.acting import (
+    SECOND,
     Hub,
     act,
     begin,
@@ -17,6 +19,8 @@ from tests.conformance.acting import (
     record_of,
     send,
     start,
+    status_of,
+    terminate,
 )
 
 
@@ -153,3 +157,45 @@ async def test_closing_is_leaving_and_may_be_repeated(hub: Hub) -> None:
     held = await lock_one(hub, two, "a")
     await held.step(end())
     assert (await record_of(two, "a")).projection.status is Status.COMPLETED
+
+
+@in_hub
+async def test_what_needs_no_code_is_for_any_host(hub: Hub) -> None:
+    """A terminate, a deadline, and a cancel before the first step end an instance, whoever has its code."""
+    client = await hub.open()
+    deadline = hub.now() + 10 * SECOND
+    await create(
+        client,
+        start("new", name="gone"),
+        start("later", name="gone", begins=hub.now() + 3600 * SECOND),
+        start("never begun", name="gone"),
+        start("late", name="gone", deadline=deadline),
+        start("untouched", name="gone"),
+    )
+    other = await hub.host("other", code=["else"])
+    assert await lock(hub, other) == {}
+    await send(client, terminate("new"), terminate("later"), cancel_message("never begun", "no need", hub.now()))
+    await send(client, raised("untouched", "e"))
+    hub.clock.ahead += 11
+    await other.fire_due(hub.now())
+    held = await lock(hub, other)
+    assert sorted(held) == ["late", "later", "never begun", "new"]
+    for one in held.values():
+        await one.step()
+    statuses = [await status_of(client, i) for i in ("late", "later", "never begun", "new", "untouched")]
+    assert statuses == [Status.FAILED, *[Status.TERMINATED] * 3, Status.PENDING]
+    assert await lock(hub, other) == {}
+
+
+@in_hub
+async def test_an_end_that_its_holder_did_not_come_to_is_for_any_host(hub: Hub) -> None:
+    one, two = await hub.host("one"), await hub.host("two", code=["else"])
+    await begin(hub, one, "a", act(0))
+    await send(two, cancel_message("a", "it may be caught", hub.now()))
+    await one.leave()
+    assert await lock(hub, two) == {}
+    one = await hub.host("one")
+    await lock_one(hub, one, "a")
+    await send(two, terminate("a"))
+    await one.leave()
+    assert list(await lock(hub, two)) == ["a"]

@@ -122,6 +122,16 @@ async def test_a_terminate_still_acts(hub: Hub) -> None:
 
 
 @in_hub
+async def test_a_terminate_also_acts_by_the_host_that_could_not_go_on_while_another_has_yet_to_try(hub: Hub) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    await parked(hub, one)
+    assert await lock(hub, one) == {}
+    await send(two, terminate("a"))
+    assert list(await lock(hub, one)) == ["a"]
+    assert await lock(hub, two) == {}
+
+
+@in_hub
 async def test_a_terminate_that_was_there_before_it_was_held_acts(hub: Hub) -> None:
     store = await hub.host()
     held = await begin(hub, store, "a")

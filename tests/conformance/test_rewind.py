@@ -1,12 +1,23 @@
 """A failed instance takes a rewind: it is locked, its history replaced under the lease, and it goes on."""
 
+import msgspec
 import pytest
 
 from holdtrue.core import events as ev
-from holdtrue.core.projection import Status
+from holdtrue.core.projection import Condition, Status, rewinding
 from holdtrue.core.rewind import children_of, rewind_commit
-from holdtrue.stores.protocol import ActivityResult, CommitOutcome, CommitResult, SendResult, TaskHubStore
+from holdtrue.stores.protocol import (
+    ActivityResult,
+    CommitOutcome,
+    CommitResult,
+    CreateResult,
+    InstanceQuery,
+    SendResult,
+    TaskHubStore,
+    is_rewinding,
+)
 from tests.conformance.acting import (
+    EVERY,
     SECOND,
     Held,
     Hub,
@@ -14,6 +25,7 @@ from tests.conformance.acting import (
     begin,
     check_whole,
     child,
+    create,
     done,
     end,
     fail,
@@ -27,7 +39,9 @@ from tests.conformance.acting import (
     record_of,
     rewind,
     send,
+    start,
     status_of,
+    terminate,
     terminated,
     timer,
     went_wrong,
@@ -70,7 +84,7 @@ async def test_it_runs_again_with_what_was_good(hub: Hub) -> None:
     (sent,) = await send(store, rewind("a"))
     assert sent.result is SendResult.ACCEPTED
     held = await lock_one(hub, store, "a")
-    assert held.record.projection.status is Status.FAILED
+    assert held.record.projection.status is Status.PENDING and is_rewinding(held.record)
     assert kinds([m.event for m in held.inbox]) == ["ExecutionRewound"]
     outcome = await rewound(hub, held)
     assert outcome.result is CommitResult.COMMITTED
@@ -136,6 +150,19 @@ async def test_it_waits_for_a_host_that_has_the_code(hub: Hub) -> None:
 
 
 @in_hub
+async def test_a_host_that_could_not_go_on_with_it_before_it_failed_gets_it(hub: Hub) -> None:
+    one = await hub.host("one")
+    held = await begin(hub, one, "a")
+    await one.park([held.lease], Condition(kind="held", reason="the code does not fit"))
+    two = await hub.host("two")
+    held = await lock_one(hub, two, "a")
+    await held.step(fail())
+    await two.leave()
+    await send(one, rewind("a"))
+    assert list(await lock(hub, one)) == ["a"]
+
+
+@in_hub
 async def test_a_late_rewind_has_no_effect(hub: Hub) -> None:
     one, two = await hub.host("one"), await hub.host("two")
     await failed(hub, one)
@@ -144,7 +171,7 @@ async def test_a_late_rewind_has_no_effect(hub: Hub) -> None:
     await held.put_back()
     taken = await lock_one(hub, two, "a")
     assert (await rewound(hub, held)).result is CommitResult.LEASE_LOST
-    assert await status_of(one, "a") is Status.FAILED
+    assert await status_of(one, "a") is Status.PENDING
     assert (await rewound(hub, taken)).result is CommitResult.COMMITTED
     assert await status_of(one, "a") is Status.RUNNING
 
@@ -184,16 +211,68 @@ async def test_a_failed_child_is_told_by_its_parents_rewind(hub: Hub) -> None:
 
 
 @in_hub
-async def test_purge_and_replace_still_work_on_one_that_was_asked(hub: Hub) -> None:
-    from tests.conformance.acting import create, start
+async def test_it_is_pending_from_the_request_on_and_has_not_ended(hub: Hub) -> None:
+    store = await hub.host()
+    await failed(hub, store)
+    before = (await record_of(store, "a")).projection
+    hub.clock.ahead += 5
+    now = hub.now()
+    await send(store, rewind("a"))
+    record = await record_of(store, "a")
+    p = record.projection
+    assert (p.status, p.failure, p.output, p.completed_at) == (Status.PENDING, None, None, None)
+    assert p.last_updated_at >= now and is_rewinding(record)
+    assert msgspec.structs.replace(p, last_updated_at=0) == rewinding(before, 0)
+    pending = await store.query(InstanceQuery(statuses=frozenset([Status.PENDING])))
+    assert [one.projection.instance_id for one in pending.records] == ["a"]
+    assert (await store.query(InstanceQuery(statuses=frozenset([Status.FAILED])))).records == []
+    assert await store.expired(None, hub.now() + SECOND, None, 10) == []
+    assert (await store.purge(["a"])).refused == ["a"]
+    (refused,) = await store.create([start("a")])
+    assert (refused.result, refused.status) == (CreateResult.REFUSED, Status.PENDING)
+    await hub.close()
+    assert await status_of(await hub.open(), "a") is Status.PENDING
 
+
+@in_hub
+async def test_a_replacing_start_takes_its_place(hub: Hub) -> None:
     store = await hub.host()
     await failed(hub, store)
     await send(store, rewind("a"))
-    await create(store, start("a"))
+    await create(store, start("a", over=EVERY))
     held = await lock_one(hub, store, "a")
     assert kinds([m.event for m in held.inbox]) == ["ExecutionStarted"]
-    await held.step(fail())
-    await send(store, rewind("a"))
-    assert (await store.purge(["a"])).instances == 1
-    assert await lock(hub, store) == {}
+
+
+@in_hub
+async def test_what_comes_after_the_request_is_kept_in_order(hub: Hub) -> None:
+    store = await hub.host()
+    await failed(hub, store)
+    outcomes = await send(store, rewind("a"), raised("a", "e", 1), terminate("a", '"enough"'))
+    assert {outcome.result for outcome in outcomes} == {SendResult.ACCEPTED}
+    await rewound(hub, await lock_one(hub, store, "a"))
+    again = await lock_one(hub, store, "a")
+    assert kinds([m.event for m in again.inbox]) == ["EventRaised", "ExecutionTerminated"]
+    await again.step(terminated(output='"enough"'))
+    assert await status_of(store, "a") is Status.TERMINATED
+
+
+@in_hub
+async def test_a_request_for_an_execution_that_is_gone_changes_nothing(hub: Hub) -> None:
+    store = await hub.host()
+    await failed(hub, store)
+    gone = (await record_of(store, "a")).projection.execution_id
+    await begin(hub, store, "a", fail())
+    (sent,) = await send(store, msgspec.structs.replace(rewind("a"), execution_id=gone))
+    assert sent.result is SendResult.ENDED
+    assert await status_of(store, "a") is Status.FAILED and await lock(hub, store) == {}
+
+
+@in_hub
+async def test_a_host_that_goes_before_it_rewinds_leaves_it_to_the_next(hub: Hub) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    await failed(hub, one)
+    await send(one, rewind("a"))
+    await lock_one(hub, one, "a")
+    await one.leave()
+    assert (await rewound(hub, await lock_one(hub, two, "a"))).result is CommitResult.COMMITTED

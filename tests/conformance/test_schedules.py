@@ -58,7 +58,9 @@ async def test_listed_by_id_and_by_what_is_due(hub: Hub) -> None:
     store = await hub.open()
     await put(store, schedule("b", 30), schedule("a'%\x00ü", 10), schedule("c", None), schedule("d", 20))
     assert [s.schedule_id for s in await store.get_schedules()] == ["a'%\x00ü", "b", "c", "d"]
-    assert sorted(s.schedule_id for s in await store.get_schedules(20)) == ["a'%\x00ü", "d"]
+    assert [s.schedule_id for s in await store.get_schedules(20)] == ["a'%\x00ü", "d"]
+    # Those due come in the order of their time.
+    assert [s.schedule_id for s in await store.get_schedules(30)] == ["a'%\x00ü", "d", "b"]
     assert await store.get_schedules(9) == []
 
 
@@ -71,6 +73,20 @@ async def test_deleted_with_its_ticks(hub: Hub) -> None:
     assert await store.delete_schedule("s") is False
     assert await store.get_schedules() == [] and await store.ticks("s") == []
     assert await store.commit_tick(TickCommit(schedule_id="s", etag=etag, state="1", due=20)) is False
+
+
+@in_hub
+async def test_one_made_anew_is_another(hub: Hub) -> None:
+    store = await hub.host()
+    (old,) = await put(store, schedule("s", state="old"))
+    hub.clock.ahead = 1
+    assert await store.delete_schedule("s")
+    (new,) = await put(store, schedule("s", state="new"))
+    assert new != old
+    late = TickCommit(schedule_id="s", etag=old, state="late", due=20, tick=tick(10), request=start("run"))
+    assert await store.commit_tick(late) is False
+    assert await store.put_schedule(schedule("s", state="late"), expect=old) is None
+    assert [s.state for s in await store.get_schedules()] == ["new"] and await status_of(store, "run") is None
 
 
 @in_hub

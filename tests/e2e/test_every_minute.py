@@ -2,16 +2,18 @@
 
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from examples.every_minute import job, plan, report, tables, weather
+from examples.every_minute import job, plan, report, storm, tables, weather
 from holdtrue.core import events as ev
 from holdtrue.core.projection import Status
 
@@ -74,6 +76,45 @@ def test_a_plan_is_drawn_again_from_its_seed() -> None:
     assert sum(len(kill.workers) for kill in drawn) == 24
     assert sum(len(kill.workers) == 2 for kill in drawn) >= 3
     assert sum(kill.wait for kill in drawn) == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_storm_that_is_stopped_leaves_nobody_behind(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "examples.every_minute.storm", "--directory", str(tmp_path / "run")]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        until = time.monotonic() + 60
+        while len(workers := children.read_text().split()) < plan.WORKERS:
+            assert time.monotonic() < until and running.poll() is None
+            time.sleep(0.02)
+        running.send_signal(number)
+        printed, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
+    assert running.returncode == 130
+    assert "Interrupted" in printed and "Traceback" not in printed and "PROVEN" not in printed
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def test_a_storm_clears_away_only_what_storms_leave(tmp_path: Path) -> None:
+    (tmp_path / "hub.db-hosts").mkdir()
+    for name in ("hub.db", "hub.db-wal", "hub.db-hosts/1", "report.db", "worker-0.log", "mine.txt"):
+        (tmp_path / name).touch()
+    storm.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("words", ["--months 0", "--kills -1", "--kills x", "--seed x"])
+def test_a_storm_that_cannot_be(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["storm", *words.split()])
+    with pytest.raises(SystemExit) as refused:
+        storm.command()
+    assert refused.value.code == 2
+    assert words.split()[0] in capsys.readouterr().err
 
 
 # -- the proof -------------------------------------------------------------------------------------------------

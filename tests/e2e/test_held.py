@@ -117,16 +117,37 @@ def test_waiting_for_what_is_not_durable_fails_with_the_way_out(tmp_path, kind):
         import asyncio as aio
 
         if kind == "sleep":
-            await aio.sleep(0)
+            await aio.sleep(0)  # holdtrue: allow
         elif kind == "gather":
-            await aio.gather(aio.sleep(0.01))
+            await aio.gather(aio.sleep(0.01))  # holdtrue: allow
         else:
-            await aio.get_running_loop().create_future()
+            await aio.get_running_loop().create_future()  # holdtrue: allow
 
     async def main():
         async with holdtrue.Host(app_with(body), tmp_path / "hub.db") as host:
             status = await host.client.wait_for_completion(await host.client.start("job"), timeout=TIMEOUT)
             assert status.runtime_status is Status.FAILED
             assert "ctx.create_timer" in status.failure.message and "test_held.py" in status.failure.message
+
+    run(main())
+
+
+def test_a_step_that_takes_too_long_is_told_with_its_line(tmp_path, caplog):
+    async def body(ctx, n):
+        await ctx.call_activity("first", input=1)
+        await ctx.wait_for_external_event("go")
+
+    async def main():
+        # Every step takes longer than this.
+        settings = holdtrue.HostSettings(slow_step_seconds=0.0)
+        async with holdtrue.Host(app_with(body), tmp_path / "hub.db", settings=settings) as host:
+            with caplog.at_level(logging.WARNING, "holdtrue.engine"):
+                await host.client.start("job", instance_id="one")
+                await until(lambda: length(host.client, "one", 6), "the wait")
+            assert host.dispatcher.counters.slow_steps >= 2
+        line = body.__code__.co_firstlineno
+        steps = [text for text in caplog.messages if "took" in text]
+        assert f"test_held.py:{line + 1}, took" in steps[0] and f"test_held.py:{line + 2}, took" in steps[1]
+        assert "'one'" in steps[0] and "ctx.call_activity" in steps[0]
 
     run(main())

@@ -19,6 +19,7 @@ LAYERS = [
     {"engine"},
     {"host"},
     {"__init__"},
+    {"testing"},
     {"cli"},
 ]
 """From below to above: a part may import itself and what stands below it."""

@@ -63,6 +63,71 @@ def test_the_readme_shows_a_program_of_fifteen_lines() -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
 
 
+def test_the_readme_says_what_and_why_in_five_lines_and_shows_the_flow() -> None:
+    text = (ROOT / "README.md").read_text()
+    first = text.split("\n\n")[1]
+    assert first.startswith("Holdtrue ") and len(first.splitlines()) <= 5
+    block = re.search(r"## Two commands\n+```sh\n(.*?)```", text, re.DOTALL)
+    assert block is not None and [line.split()[:2] for line in block[1].splitlines()] == [
+        ["make", "run"],
+        ["make", "test"],
+    ]
+    picture = re.search(r"!\[[^\]]+\]\(([^)]+\.svg)\)", text)
+    assert picture is not None and (ROOT / picture[1]).is_file()
+
+
+def test_what_the_readme_says_of_the_main_job_is_so() -> None:
+    """Its numbers and names, each against the place where it stands."""
+    from examples.every_minute import storm, weather
+
+    text = " ".join((ROOT / "README.md").read_text().split())
+    options = storm.options([])
+    assert "two dozen times" in text and options.kills == 24
+    assert "Two worker processes" in text and storm.plan.WORKERS == 2
+    assert f"all {len(weather.months())} months" in text and options.months >= 30
+    for line in re.findall(r'ARGS="([^"]+)"', text):
+        storm.options(line.split())
+    pinned = re.search(r"^vega-datasets==(.+)$", (ROOT / "requirements" / "test.txt").read_text(), re.MULTILINE)
+    assert pinned is not None and f"`vega-datasets` package (version {pinned[1]}, MIT licence)" in text
+    job = (ROOT / "examples" / "every_minute" / "storm.py").read_text()
+    assert "A schedule starts a job every second" in text and 'cron="* * * * * *"' in job
+
+
+def test_the_pythons_stated_are_those_of_the_package() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [found[1] for text in project["classifiers"] if (found := re.search(r"Python :: (3\.\d+)$", text))]
+    least = project["requires-python"].removeprefix(">=")
+    assert listed[0] == least
+    readme = (ROOT / "README.md").read_text()
+    assert f"with Python {', '.join(listed[:-1])} or {listed[-1]}" in readme
+    assert f"need Python {least} or newer" in readme
+    systems = (ROOT / "docs" / "reference" / "supported-systems.md").read_text()
+    assert all(version in systems for version in listed)
+
+
+def test_every_dependency_has_its_reason() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [name for names in project["optional-dependencies"].values() for name in names]
+    page = (ROOT / "docs" / "reference" / "dependencies.md").read_text()
+    for requirement in [*project["dependencies"], *extras]:
+        name = re.split(r"[<>=;\[ ]", requirement)[0]
+        assert re.search(rf"^\|(?: `\w+` \|)? {re.escape(name)} \| \S", page, re.MULTILINE), f"why {name}?"
+
+
+def test_contributing_names_every_part() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for place in ("src/holdtrue", "tests"):
+        for folder in (ROOT / place).iterdir():
+            if any(folder.glob("**/*.py")):
+                assert re.search(rf"`(?:{place}/)?{folder.name}`", text), (
+                    f"CONTRIBUTING.md does not tell of {place}/{folder.name}"
+                )
+
+
 def test_every_command_of_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     commands = re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)

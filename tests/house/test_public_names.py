@@ -1,6 +1,8 @@
 """The public names: each is there, is documented, and ships with its types."""
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,12 @@ def test_all_is_what_there_is() -> None:
     assert len(set(holdtrue.__all__)) == len(holdtrue.__all__)
     for name in holdtrue.__all__:
         assert hasattr(holdtrue, name), f"__all__ names {name}, which is not there"
+
+
+def test_the_reference_names_them_all_and_no_others() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text()
+    listed = re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in page.splitlines() if row.startswith("| `")))
+    assert sorted(listed) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

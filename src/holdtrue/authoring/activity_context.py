@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.core.messages import ActivityTask
+from holdtrue.core.retry import MAX_DETAILS
+
+from .errors import PayloadTooLarge
 
 TIMEOUT_ERROR_TYPE = "holdtrue.ActivityTimeoutError"
 CANCELLED_ERROR_TYPE = "holdtrue.ActivityCancelledError"
@@ -53,7 +56,7 @@ class ActivityRun(Protocol):
 
     @property
     def details(self) -> str | None:
-        """What the last run reported (JSON text)."""
+        """What the last run reported, or the attempt before (JSON text)."""
 
     @property
     def cancelled(self) -> str | None:
@@ -124,7 +127,7 @@ class ActivityContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same at every run of this attempt, and different for all else.
+        """The same at every run of every attempt of this call, and different for all else.
 
         Store it with the effect, in one transaction, to have the effect once.
         """
@@ -132,7 +135,7 @@ class ActivityContext:
 
     @property
     def details(self) -> Any:
-        """What the last run of this attempt passed to `heartbeat`, to go on from there; None at the first."""
+        """What was last passed to `heartbeat`, by a run of this attempt or of one before; None where nothing was."""
         return self._run.decode(self._run.details, Any)
 
     def details_as(self, expected_type: Any) -> Any:
@@ -141,9 +144,11 @@ class ActivityContext:
 
     @property
     def client(self) -> Any:
-        """A client of the same hub: an async one in `async def` activities, a blocking one in threads.
+        """A client of the same hub: an async one in `async def` activities, a blocking one in all others.
 
-        Raises RuntimeError in a `cpu=True` activity, which has no hub, and where the host gave none.
+        The process of a `cpu=True` activity opens the hub for itself when it first asks; that raises
+        StoreError where it cannot be opened.  Raises RuntimeError where the host gave no client, and in a
+        process where the hub is of a kind that only the host's own process can reach.
         """
         return self._run.client()
 
@@ -155,11 +160,18 @@ class ActivityContext:
         self._run.alive(progress=self._run.encode(value))
 
     def heartbeat(self, details: Any = None) -> None:
-        """Say that it lives; `details` are given to the next run, should this one's worker die.
+        """Say that it lives; `details` are given to the next run or attempt, to go on from there.
 
-        Resets the heartbeat time-out at once; at most one a second is stored, the last one wins.
+        Resets the heartbeat time-out at once; at most one a second is stored, the last one wins.  None
+        leaves the details as they were.  Raises PayloadTooLarge for details over 64 KiB.
         """
-        self._run.alive(details=None if details is None else self._run.encode(details))
+        text = None if details is None else self._run.encode(details)
+        if text is not None and (size := len(text.encode())) > MAX_DETAILS:
+            raise PayloadTooLarge(
+                f"activity {self.name!r} of instance {self.instance_id!r}: the details of its heartbeat have "
+                f"{size} bytes, over {MAX_DETAILS}: report where it is, and keep what it has made elsewhere"
+            )
+        self._run.alive(details=text)
 
     @property
     def is_cancelled(self) -> bool:

@@ -55,6 +55,7 @@ class App:
         self.converter = Converter(max_payload)
         self.continue_as_new_after = continue_as_new_after
         self.schedules: list[ScheduleSpec] = []
+        self.failure_properties = failure_properties
         self._failures = Failures(failure_properties)
         self._orchestrators: dict[str, OrchestratorDefinition] = {}
         self._activities: dict[str, ActivityDefinition] = {}
@@ -63,6 +64,8 @@ class App:
         """The registered orchestrators, by name."""
         self.activities: Mapping[str, ActivityDefinition] = MappingProxyType(self._activities)
         """The registered activities, by name."""
+        self.errors = self._failures.known
+        """The registered error classes, by the name under which they are recorded."""
         self.author = AppAuthor(self)
         """What the core is lent of this app."""
 

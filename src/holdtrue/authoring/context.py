@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from holdtrue.core import events as ev
 from holdtrue.core.dialect import to_datetime, to_ticks
 from holdtrue.core.errors import InvalidInput
-from holdtrue.core.ids import check_event_name, check_instance_id
+from holdtrue.core.ids import check_event_name, check_instance_id, check_tags, check_text
 from holdtrue.core.replay import Run, TimerTask
 from holdtrue.core.retry import RetryPolicy, ticks
 from holdtrue.core.tasks import CompositeTask, Task
@@ -191,7 +191,7 @@ class OrchestrationContext:
         timedelta; `version` is for the activity to see.  They take the place of the activity's own.
 
         Raises NotRegistered for a function the app does not have, PayloadError or PayloadTooLarge for the
-        input, InvalidInput for the rest.
+        input, TypeError for what is no retry policy, InvalidInput for the rest.
         """
         app = self._app
         if isinstance(activity, str):
@@ -206,6 +206,9 @@ class OrchestrationContext:
                 return_type = return_type or _hinted_type(activity, app)
         if not name:
             raise InvalidInput("the activity's name is empty: give the function, or its name")
+        check_text(name, "the activity's name")
+        if version is not None:
+            check_text(version, "the version")
         options = None if definition is None else definition.given_options
         if start_to_close is not None or schedule_to_start is not None or heartbeat is not None or tag is not None:
             options = _checked(activity_options, start_to_close, schedule_to_start, heartbeat, tag, options)
@@ -216,7 +219,7 @@ class OrchestrationContext:
             None if input is None else converter.encode(input),
             expected_type=return_type,
             retry=None if retry_policy is None else sdk.retry_policy(retry_policy),
-            tags=None if tags is None else _tags(tags),
+            tags=None if tags is None else check_tags(tags),
             version=version,
             options=options,
         )
@@ -315,8 +318,11 @@ class OrchestrationContext:
                 return_type = return_type or _hinted_type(orchestrator, app)
         if not name:
             raise InvalidInput("the orchestrator's name is empty: give the function, or its name")
+        check_text(name, "the orchestrator's name")
         if version is None and definition is not None:
             version = definition.version
+        if version is not None:
+            check_text(version, "the version")
         converter = app.converter
         converter.check(return_type)
         return self._run.create_sub_orchestration(
@@ -325,7 +331,7 @@ class OrchestrationContext:
             instance_id=None if instance_id is None else check_instance_id(instance_id),
             expected_type=return_type,
             retry=None if retry_policy is None else sdk.retry_policy(retry_policy),
-            tags=None if tags is None else _tags(tags),
+            tags=None if tags is None else check_tags(tags),
             version=version,
         )
 
@@ -375,11 +381,10 @@ class OrchestrationContext:
         """
         check_event_name(name)
         self._app.converter.check(data_type)
-        event = self._run.wait_for_event(name, data_type)
-        if timeout is None or event.is_complete:
-            return event
         span = _checked(seconds, timeout, "timeout")
-        assert span is not None
+        event = self._run.wait_for_event(name, data_type)
+        if span is None or event.is_complete:
+            return event
         timer = self._run.create_timer(self._run.now + int(span * ev.TICKS_PER_SECOND))
         return _TimedWait(event, timer, f"no event {name!r} came within {span:g} seconds")
 
@@ -397,6 +402,8 @@ class OrchestrationContext:
         `save_events`; those it has not been given yet always do.  The first call counts.
         """
         payload = None if new_input is None else self._app.converter.encode(new_input)
+        if new_version is not None:
+            check_text(new_version, "the new version")
         self._run.continue_as_new(payload, save_events, new_version)
 
     def set_custom_status(self, custom_status: Any) -> None:
@@ -415,9 +422,9 @@ class OrchestrationContext:
         return random.Random(f"{self._started.execution_id}:{self._randoms}")
 
     def create_replay_safe_logger(self, logger: logging.Logger) -> ReplaySafeLogger:
-        """A logger that is silent while past steps are run again."""
+        """A logger that is silent while past steps are run again, and in the clean-up of code that is put away."""
         run = self._run
-        return ReplaySafeLogger(logger, lambda: run.is_replaying)
+        return ReplaySafeLogger(logger, lambda: run.is_replaying or run.discarded)
 
     def __await__(self) -> NoReturn:
         raise TypeError("the context is not to be awaited: await what its methods return")
@@ -460,13 +467,6 @@ def _checked(call: Callable[..., T], *arguments: Any) -> T:
         return call(*arguments)
     except (TypeError, ValueError) as error:
         raise InvalidInput(str(error)) from None
-
-
-def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    checked = dict(tags)
-    if not all(isinstance(key, str) and isinstance(value, str) for key, value in checked.items()):
-        raise InvalidInput("tags are a mapping of str to str: convert the values with str()")
-    return checked
 
 
 __all__ = ["OrchestrationContext", "RetryPolicy"]

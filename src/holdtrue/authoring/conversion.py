@@ -49,7 +49,8 @@ class Converter:
         try:
             hooked = self._kinds[kind]
         except KeyError:
-            hooked = self._kinds[kind] = _is_native(kind) and callable(getattr(kind, "to_json", None))
+            hooked = _is_native(kind) and (callable(getattr(kind, "to_json", None)) or _has_private_attrs(kind))
+            self._kinds[kind] = hooked
             self._hooks_in_use |= hooked
         try:
             data = self._encode(_plain(value) if self._hooks_in_use else value)
@@ -128,9 +129,8 @@ class Converter:
         hook = getattr(kind, "from_json", None)
         if hook is not None:
             return hook(value, self) if _wants_converter(hook) else hook(value)
-        validate = getattr(kind, "model_validate_json", None)
-        if validate is not None:
-            return validate(self._encode(value))
+        if hasattr(kind, "model_validate_json"):
+            return _validate_model(kind, self._encode(value))
         raise NotImplementedError(f"no way to make a {_type_name(kind)} is known")
 
     def _translate(self, hint: Any, within: set[Any]) -> Any:
@@ -143,8 +143,8 @@ class Converter:
         if not isinstance(hint, type) or not _is_native(hint) or hint in within:
             return hint
         hook = getattr(hint, "from_json", None)
+        self._hooks_in_use |= callable(hook) or _has_private_attrs(hint)
         if callable(hook):
-            self._hooks_in_use = True
             return _stand_in(hint, hook)
         if not dataclasses.is_dataclass(hint):
             return hint
@@ -200,6 +200,19 @@ def _is_native(kind: type) -> bool:
     )
 
 
+def _has_private_attrs(kind: type) -> bool:
+    """True for attrs classes with an attribute that msgspec leaves out when it writes, but wants when it reads."""
+    return any(attribute.name.startswith("_") for attribute in getattr(kind, "__attrs_attrs__", ()))
+
+
+def _validate_model(kind: Any, data: bytes) -> Any:
+    """A pydantic model from what `_simplify` wrote, which has the fields' own names, or from their aliases."""
+    try:
+        return kind.model_validate_json(data, by_alias=True, by_name=True)
+    except TypeError:  # pydantic before 2.11
+        return kind.model_validate_json(data)
+
+
 def _simplify(value: Any) -> Any:
     """msgspec's hook for values it does not know: the same value in terms it does."""
     kind = type(value)
@@ -208,7 +221,8 @@ def _simplify(value: Any) -> Any:
         return hook(value)
     dump = getattr(kind, "model_dump", None)
     if callable(dump) and hasattr(kind, "model_validate_json"):
-        return dump(value, mode="json")
+        # What can be read again: no computed fields.
+        return dump(value, mode="json", round_trip=True)
     for base in (str, int, float):
         if isinstance(value, base):
             return base(value)
@@ -233,6 +247,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(kind)}
+    if hasattr(kind, "__attrs_attrs__"):
+        return {a.name: _plain(getattr(value, a.name)) for a in kind.__attrs_attrs__}
     return value
 
 

@@ -6,6 +6,8 @@ Reads signatures once, at registration, and refuses what could not work later.  
 import builtins
 import functools
 import inspect
+import os
+import sys
 import types
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
@@ -131,7 +133,8 @@ def define_activity(
     place = place_of(function)
     name = _name_for(function, name, "activity", place)
     what = f"activity {name!r}"
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+    called = getattr(function, "__call__", None)  # noqa: B004  of an object that can be called
+    if any(inspect.isasyncgenfunction(each) or inspect.isgeneratorfunction(each) for each in (function, called)):
         raise RegistrationError(
             f"{place}: {what} yields, but an activity gives its result once: return it "
             "(report what is done on the way with ctx.heartbeat or ctx.progress)"
@@ -263,6 +266,13 @@ def _check_importable(function: Any, asynchronous: bool, what: str, place: str) 
         raise RegistrationError(
             f"{place}: {what} is cpu=True, so a process of its own must be able to import it: "
             "define it as a function at the top level of a module"
+        )
+    main = sys.modules.get("__main__")
+    in_file = getattr(main, "__spec__", None) is not None or os.path.exists(getattr(main, "__file__", None) or "")
+    if module == "__main__" and not in_file:
+        raise RegistrationError(
+            f"{place}: {what} is cpu=True, so a process of its own must be able to import it, and it is defined in a "
+            "shell or notebook: put it into a module of its own, in a file"
         )
 
 

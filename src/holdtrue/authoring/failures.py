@@ -8,6 +8,7 @@ message and properties.
 import builtins
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -55,6 +56,8 @@ class Failures:
     def __init__(self, properties: Properties | None = None) -> None:
         self._provider = properties
         self._known: dict[str, RegisteredError] = {}
+        self.known: Mapping[str, RegisteredError] = MappingProxyType(self._known)
+        """The registered classes, by the name under which they are recorded."""
 
     def register(self, cls: type[BaseException], properties: Sequence[str], non_retriable: bool) -> None:
         """Take a class in; raises RegistrationError for what is no exception, or a name that another has."""

@@ -4,9 +4,18 @@ It only talks to a hub through the public client (and, for `run`, the public hos
 imports it.  It imports late, so that `--help` and shell completion answer at once.
 """
 
+import os
+import sys
+
 
 def main() -> None:
     """The entry point of the `holdtrue` command; ends the process with a code of `exits.ExitCode`."""
-    from holdtrue.cli.program import run_program
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
+    try:
+        from holdtrue.cli.program import run_program
 
-    run_program()
+        run_program()
+    except KeyboardInterrupt:  # before any command could answer it
+        sys.exit(130)

@@ -5,10 +5,13 @@ A command is a function of a `Session` and its own options; `command` adds the g
 """
 
 import inspect
+import itertools
+import logging
 import os
+import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 from urllib.parse import unquote
 
 import typer
+from typer.core import TyperGroup
 
 from holdtrue.cli.exits import CommandError, ExitCode, UsageProblem, code_of
-from holdtrue.cli.output import Output, is_terminal
+from holdtrue.cli.output import Output, is_terminal, shorten
 
 if TYPE_CHECKING:
     from holdtrue.client.sync import SyncClient
@@ -37,11 +41,42 @@ HubOption = Annotated[str | None, typer.Option("--hub", metavar="HUB", help=_HUB
 JsonOption = Annotated[bool, typer.Option("--json", help=_JSON_HELP, rich_help_panel=GLOBAL_PANEL)]
 DebugOption = Annotated[bool, typer.Option("--debug", help=_DEBUG_HELP, rich_help_panel=GLOBAL_PANEL)]
 
+
+class _Program(TyperGroup):
+    """The commands; with `--json` what the parser refuses is told as every other error is."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode or "--json" not in itertools.takewhile(lambda word: word != "--", words):
+            return super().main(args, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except typer.Abort:
+            code = ExitCode.FAILED
+        except Exception as error:
+            # The parser's own errors have no public class; this is how they tell their words.
+            tell = getattr(error, "format_message", None)
+            if tell is None:
+                raise
+            code = ExitCode.USAGE
+            Output(json=True).error(tell(), code, kind_of(UsageProblem("")))
+        sys.exit(code)
+
+
 # Frames and colours only where a person looks on; None is plain text.
 _MARKUP: Any = "rich" if is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") else None
 
 app = typer.Typer(
     name="holdtrue",
+    cls=_Program,
     help="Durable task orchestration whose status never lies.",
     epilog="First steps: `holdtrue init`, then `holdtrue run hello.py`.",
     no_args_is_help=True,
@@ -58,6 +93,17 @@ def group(name: str, help: str) -> typer.Typer:
     return commands
 
 
+class _Told(logging.Handler):
+    """Warnings of the client's (a hub that is locked for a while, say) as remarks of the command's."""
+
+    def __init__(self, out: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._out.note(record.getMessage())
+
+
 @dataclass
 class Session:
     """What every command gets: the hub it works on, and where its answers go."""
@@ -72,24 +118,38 @@ class Session:
 
         Raises CommandError where there is none.
         """
-        if not create:
-            self.require_hub()
-        with open_client(self.hub) as client:
-            yield client
+        self.require_hub(create=create)
+        log, told = logging.getLogger("holdtrue"), _Told(self.out)
+        log.addHandler(told)
+        try:
+            with open_client(self.hub) as client:
+                yield client
+        finally:
+            log.removeHandler(told)
 
     def hub_path(self) -> Path:
         """The file behind the hub's name; raises UsageProblem for a name of another kind."""
         return hub_path(self.hub)
 
-    def require_hub(self) -> None:
-        """Raise CommandError unless there is a hub."""
+    def require_hub(self, *, create: bool = False) -> None:
+        """Raise CommandError unless there is a hub, or with `create` may be one."""
         path = self.hub_path()
-        if path.is_dir():
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            mode = 0
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise CommandError(
-                f"{str(path)!r} is a directory; a task hub is a file. Name it with --hub or HOLDTRUE_HUB.",
+                f"The task hub {shorten(str(path), 100)!r} cannot be looked at: {reason}.", ExitCode.HUB_UNAVAILABLE
+            ) from None
+        if mode and not stat.S_ISREG(mode):
+            raise CommandError(
+                f"{str(path)!r} is {'a directory' if stat.S_ISDIR(mode) else 'no file'}; a task hub is a file. "
+                "Name it with --hub or HOLDTRUE_HUB.",
                 ExitCode.HUB_UNAVAILABLE,
             )
-        if not path.exists():
+        if not mode and not create:
             raise CommandError(
                 f"There is no task hub {str(path)!r}. Name another with --hub or HOLDTRUE_HUB, or make one: "
                 "`holdtrue run APP` and `holdtrue start` do.",
@@ -98,7 +158,12 @@ class Session:
 
 
 def hub_path(hub: str) -> Path:
-    """The file behind a hub's name: a path, or `sqlite:///path`."""
+    """The file behind a hub's name: a path, or `sqlite:///path`; raises UsageProblem for another."""
+    if hub.startswith("memory:"):
+        raise UsageProblem(
+            "--hub: a hub in memory ends with the command, so that nothing could work on it. Give a file; one of that "
+            f"name is {'./' + hub!r}."
+        )
     scheme, mark, rest = hub.partition("://")
     if mark:
         if scheme != "sqlite":
@@ -193,6 +258,7 @@ def _with_globals(function: Callable[..., ExitCode | None]) -> Callable[..., Non
             debug=arguments.pop("_debug") or given.debug,
         )
         with reported(session):
+            _refuse_broken_texts([session.hub, arguments])
             code = function(session, **arguments)
         if code:
             raise typer.Exit(int(code))
@@ -203,6 +269,18 @@ def _with_globals(function: Callable[..., ExitCode | None]) -> Callable[..., Non
     )
     invoke.__annotations__ = {p.name: p.annotation for p in parameters}
     return invoke
+
+
+def _refuse_broken_texts(value: Any) -> None:
+    """Raise UsageProblem for a text that the shell gave us in another encoding: no hub could hold it."""
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            _refuse_broken_texts(one)
+    elif isinstance(value, str | Path):
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise UsageProblem(f"{str(value)!r} is not UTF-8 text; give it in UTF-8, under a UTF-8 locale.") from None
 
 
 def _first(*values: str | None) -> str:
@@ -240,4 +318,7 @@ def _message(error: BaseException, code: ExitCode) -> str:
         )
     if code is ExitCode.TIMEOUT and not str(error):
         return "The time is over; what was waited for goes on."
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename is None else f"{shorten(str(error.filename), 100)!r}: "
+        return f"{place}{error.strerror}."
     return str(error) or type(error).__name__

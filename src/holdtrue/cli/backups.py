@@ -19,6 +19,8 @@ def replacing(target: Path) -> Iterator[Path]:
     """A name beside `target` to write to, which takes its place when all went well and is gone otherwise."""
     if not target.parent.is_dir():
         raise CommandError(f"There is no folder {str(target.parent)!r}; make it first.", ExitCode.USAGE)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise CommandError(f"This user may not write in {str(target.parent)!r}; name another file.", ExitCode.FAILED)
     written = target.with_name(f".{target.name}.{os.getpid()}.new")
     written.unlink(missing_ok=True)
     try:
@@ -56,26 +58,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def check_backup(source: Path) -> None:
-    """Raise CommandError for a backup that is not there or is damaged."""
-    import apsw
-
-    if not source.is_file():
-        raise CommandError(f"There is no file {str(source)!r}.", ExitCode.NOT_FOUND)
-    try:
-        reader = apsw.Connection(
-            f"{source.resolve().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        )
-        try:
-            found = [str(row[0]) for row in reader.execute("PRAGMA quick_check(3)")]
-        finally:
-            reader.close()
-    except apsw.Error as error:
-        found = [str(error)]
-    if found != ["ok"]:
-        raise CommandError(
-            f"{str(source)!r} cannot be read as a backup ({'; '.join(found)}). Take another one.",
-            ExitCode.HUB_UNAVAILABLE,
-        )

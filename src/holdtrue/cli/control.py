@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from holdtrue.cli.app import Session, command, kind_of
-from holdtrue.cli.exits import CommandError, ExitCode, UsageProblem, code_of
+from holdtrue.cli.exits import ExitCode, UsageProblem, code_of
 from holdtrue.cli.instances import (
     JSON_FORMS,
     FromOption,
@@ -29,7 +29,7 @@ ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", he
 
 
 def _on_each(
-    session: Session, operation: str, done: str, ids: list[str], act: Callable[[Any, str], object]
+    session: Session, operation: str, done: str, given: list[str], act: Callable[[Any, str], object]
 ) -> ExitCode | None:
     """Do one thing to each instance; what fails is reported and does not stop the rest.
 
@@ -37,8 +37,9 @@ def _on_each(
     it.  The exit code is the failures', or 1 where there are several kinds.
     """
     codes: set[ExitCode] = set()
-    with session.client() as client:
-        for instance_id in dict.fromkeys(ids):
+    ids = list(dict.fromkeys(given))
+    with session.client() as client, session.out.progress(operation.capitalize(), len(ids)) as advance:
+        for count, instance_id in enumerate(ids, 1):
             try:
                 ended = act(client, instance_id) is False
             except Exception as error:  # reported, and the others get their turn
@@ -49,6 +50,7 @@ def _on_each(
             else:
                 document = {"instance_id": instance_id, "operation": operation, "had_ended": ended}
                 session.out.say(f"{instance_id} had ended." if ended else f"{done} {instance_id}.", document)
+            advance(count)
     return None if not codes else codes.pop() if len(codes) == 1 else ExitCode.FAILED
 
 
@@ -90,7 +92,7 @@ def terminate(
         "terminate",
         "Told to terminate",
         ids,
-        lambda client, i: client.terminate(i, value, recursive=recursive) > 0,
+        lambda client, i: client.terminate(i, value, recursive=recursive),
     )
 
 
@@ -155,8 +157,8 @@ def purge(
     session.require_hub()
     if not yes:
         _ask(session, "all ended instances" if every else "all ended instances that meet these filters")
-    with session.client() as client:
-        purged = client.purge_where(**filters)
+    with session.client() as client, session.out.progress("Purged") as advance:
+        purged = client.purge_where(**filters, progress=advance)
     session.out.say(
         f"Purged {counted(purged.instances, 'instance', 'instances')}.",
         {"operation": "purge", "purged": purged.instances},
@@ -167,7 +169,9 @@ def purge(
 def _purge_named(session: Session, ids: list[str], recursive: bool) -> ExitCode | None:
     def act(client: Any, instance_id: str) -> None:
         if not client.purge(instance_id, recursive=recursive).instances:
-            raise CommandError(f"There is no instance {instance_id!r} in this hub.", ExitCode.NOT_FOUND)
+            from holdtrue.client.errors import InstanceNotFound
+
+            raise InstanceNotFound(instance_id)
 
     return _on_each(session, "purge", "Purged", ids, act)
 
@@ -175,4 +179,9 @@ def _purge_named(session: Session, ids: list[str], recursive: bool) -> ExitCode 
 def _ask(session: Session, what: str) -> None:
     if session.out.json or not is_terminal(sys.stdin):
         raise UsageProblem(f"This would delete {what}; add --yes to do it without being asked.")
-    typer.confirm(f"Delete {what} of {session.hub}?", abort=True)
+    try:
+        agreed = typer.confirm(f"Delete {what} of {session.hub}?")
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if not agreed:
+        raise typer.Abort

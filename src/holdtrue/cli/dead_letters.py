@@ -1,5 +1,6 @@
 """Commands for dead letters: messages that could not be handled, kept with their reason."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,10 @@ NumbersArgument = Annotated[
     list[int] | None, typer.Argument(metavar="NUMBER", help="Numbers as `dead-letters list` shows them.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
+BATCH = 200
+"""Dead letters sent again or deleted in one call."""
 
 
 def _letters(client: "SyncClient") -> "list[StoredDeadLetter]":
@@ -111,12 +116,23 @@ def _chosen(client: "SyncClient", numbers: list[int] | None, every: bool) -> lis
     return list(dict.fromkeys(numbers or ()))
 
 
+def _in_batches(session: Session, what: str, numbers: list[int], act: Callable[[list[int]], int]) -> int:
+    """Do it to all; the sum of what `act` answers for each batch."""
+    total = 0
+    with session.out.progress(what, len(numbers)) as advance:
+        for begin in range(0, len(numbers), BATCH):
+            batch = numbers[begin : begin + BATCH]
+            total += act(batch)
+            advance(begin + len(batch))
+    return total
+
+
 @command("resend", to=commands)
 def resend(session: Session, numbers: NumbersArgument = None, every: AllOption = False) -> ExitCode | None:
     """Send dead letters again; exit code 4 if not every one could be."""
     with session.client() as client:
         chosen = _chosen(client, numbers, every)
-        sent = client.resend_dead_letters(chosen) if chosen else 0
+        sent = _in_batches(session, "Resend", chosen, client.resend_dead_letters)
     session.out.say(f"Sent {sent} of {len(chosen)} again.", {"operation": "resend", "resent": sent, "of": len(chosen)})
     return None if sent == len(chosen) else ExitCode.REFUSED
 
@@ -126,6 +142,6 @@ def dismiss(session: Session, numbers: NumbersArgument = None, every: AllOption 
     """Delete dead letters."""
     with session.client() as client:
         chosen = _chosen(client, numbers, every)
-        gone = client.dismiss_dead_letters(chosen) if chosen else 0
+        gone = _in_batches(session, "Dismiss", chosen, client.dismiss_dead_letters)
     session.out.say(f"Dismissed {gone}.", {"operation": "dismiss", "dismissed": gone})
     return None

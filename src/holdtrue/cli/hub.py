@@ -97,11 +97,12 @@ def restore(
 
     Stop all workers of the hub first.
     """
-    from holdtrue.cli.backups import check_backup, set_aside
+    from holdtrue.cli.backups import set_aside
     from holdtrue.stores.sqlite.backup import restore as restore_hub
 
     target = session.hub_path()
-    check_backup(source)
+    if not source.is_file():
+        raise CommandError(f"There is no file {str(source)!r}.", ExitCode.NOT_FOUND)
     if not target.exists():
         restore_hub(str(target), str(source))
     elif not force:

@@ -1,12 +1,15 @@
 """`holdtrue init`: a first application, small and whole."""
 
+import keyword
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from holdtrue.cli.app import Session, command
-from holdtrue.cli.exits import CommandError, ExitCode
+from holdtrue.cli.exits import CommandError, ExitCode, UsageProblem
 
 FIRST_APP = '''\
 """A first durable application.  Serve it with:  holdtrue run hello.py"""
@@ -38,12 +41,16 @@ def init(
     """Write a first application: 15 lines that work."""
     if path.is_dir():
         path = path / "hello.py"
+    if path.suffix != ".py" or not path.stem.isidentifier() or keyword.iskeyword(path.stem):
+        raise UsageProblem(f"{str(path)!r} is no file that Python could import; name it as in jobs.py.")
+    if path.stem == "holdtrue" or path.stem in sys.stdlib_module_names:
+        raise UsageProblem(f"{path.name!r} would hide the module {path.stem!r} from the application; choose another.")
     if path.exists() and not force:
         raise CommandError(f"{str(path)!r} exists already. Name another file, or add --force.", ExitCode.REFUSED)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(FIRST_APP.replace("hello.py", path.name), encoding="utf-8")
-    run, start = f"holdtrue run {path}", """holdtrue start hello '["Ada", "Grace"]' --wait"""
-    session.out.say(f"Wrote {path}.\n".rstrip(), {"written": str(path), "next": [run, start]})
+    run, start = f"holdtrue run {shlex.quote(str(path))}", """holdtrue start hello '["Ada", "Grace"]' --wait"""
+    session.out.say(f"Wrote {path}.", {"written": str(path), "next": [run, start]})
     if not session.out.json:
         session.out.say(f"Serve it:      {run}")
         session.out.say(f"In a second terminal:  {start}")

@@ -1,6 +1,5 @@
 """Commands that start instances, look at them, wait for them, and raise events on them."""
 
-import itertools
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +30,10 @@ InstanceArgument = Annotated[str, typer.Argument(metavar="ID", help="The instanc
 TimeoutOption = Annotated[
     str | None, typer.Option("--timeout", metavar="DURATION", help="Give up after so long (30s, 5m); exit code 6.")
 ]
+
+
+PAGE = 1_000
+"""Instances that `list` asks for at once."""
 
 
 class StatusName(StrEnum):
@@ -81,13 +84,12 @@ def statuses_of(names: list[StatusName] | None) -> "set[Status] | None":
 
 
 def found(client: "SyncClient", instance_id: str, *, waits: bool = False) -> "InstanceStatus":
-    """An instance's status; raises CommandError where there is none of that id."""
+    """An instance's status; raises InstanceNotFound where there is none of that id."""
     status = client.get_status(instance_id, waits=waits)
     if status is None:
-        raise CommandError(
-            f"There is no instance {instance_id!r} in this hub. `holdtrue list --prefix ...` finds ids.",
-            ExitCode.NOT_FOUND,
-        )
+        from holdtrue.client.errors import InstanceNotFound
+
+        raise InstanceNotFound(instance_id)
     return status
 
 
@@ -189,6 +191,10 @@ def list_instances(
         list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Only instances with this tag.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")] = 100,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="TOKEN", help="Go on after the page that gave this token; same filters."),
+    ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="In order of creation.")] = False,
 ) -> ExitCode | None:
     """List instances, newest first. With --json one document a line, as they are read."""
@@ -202,29 +208,33 @@ def list_instances(
         "created_to": optional_moment(created_to, "--created-to"),
         "tags": parse_tags(tags),
         "newest_first": not oldest_first,
-        "page_size": min(limit + 1, 1_000) if limit else 1_000,
     }
-    with session.client() as client, streamed(client.query(**query)) as instances:
-        shown = itertools.islice(instances, limit) if limit else instances
-        if session.out.json:
-            for instance in shown:
-                session.out.document(status_document(instance))
-        else:
-            rows: list[list[Cell]] = [
-                [
-                    instance.instance_id,
-                    instance.name,
-                    status_cell(instance),
-                    instant(instance.created_at, "seconds"),
-                    instant(instance.last_updated_at, "seconds"),
-                ]
-                for instance in shown
-            ]
-            session.out.table(
-                ("INSTANCE", "ORCHESTRATION", "STATUS", "CREATED", "UPDATED"), rows, empty="No instances."
-            )
-        if limit and next(instances, None) is not None:
-            session.out.note(f"There are more than these {limit}: --limit 0 lists all.")
+    rows: list[list[Cell]] = []
+    with session.client() as client:
+        token, shown = after, 0
+        while True:
+            size = min(limit - shown, PAGE) if limit else PAGE
+            page = client.query_page(**query, page_size=size, token=token)
+            token, shown = page.token, shown + len(page.items)
+            for instance in page.items:
+                if session.out.json:
+                    session.out.document(status_document(instance))
+                else:
+                    rows.append(
+                        [
+                            instance.instance_id,
+                            instance.name,
+                            status_cell(instance),
+                            instant(instance.created_at, "seconds"),
+                            instant(instance.last_updated_at, "seconds"),
+                        ]
+                    )
+            if token is None or shown == limit:
+                break
+    if not session.out.json:
+        session.out.table(("INSTANCE", "ORCHESTRATION", "STATUS", "CREATED", "UPDATED"), rows, empty="No instances.")
+    if token is not None:
+        session.out.note(f"There are more than these {shown}: go on with --after {token}, or --limit 0.", next=token)
     return None
 
 

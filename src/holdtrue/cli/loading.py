@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from holdtrue.cli.exits import CommandError, ExitCode, UsageProblem
+from holdtrue.cli.output import shorten
 
 if TYPE_CHECKING:
     from holdtrue.authoring.app import App
@@ -44,7 +45,11 @@ def parse_app(text: str, here: Path | None = None) -> AppName:
         if not all(part.isidentifier() for part in place.split(".")):
             raise UsageProblem(f"APP {text!r} is neither a module nor a Python file. {FORMS}.")
         return AppName(place, here, attribute or None)
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise UsageProblem(f"APP {shorten(text, 100)!r}: the file cannot be looked at: {error.strerror}.") from None
+    if not is_file:
         raise UsageProblem(f"APP {text!r}: there is no file {place!r}. {FORMS}; `holdtrue init` writes a first one.")
     path = path.resolve()
     names = [] if path.stem == "__init__" else [path.stem]
@@ -87,7 +92,7 @@ def _import_failure(name: AppName, error: BaseException) -> str:
         return f"There is no module {name.module!r} (looked in {str(name.folder)!r} and Python's own path). {FORMS}."
     where = ""
     if isinstance(error, SyntaxError):
-        where = f" ({error.filename}, line {error.lineno})"
+        where = f" ({error.filename}, line {error.lineno})" if error.filename else ""
         message = error.msg
     else:
         message = str(error)

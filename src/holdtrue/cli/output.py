@@ -4,9 +4,12 @@ On a terminal rich draws; elsewhere come plain aligned lines without colours.  T
 payloads) are never taken as markup, and their control characters are shown as escapes.
 """
 
+import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -71,10 +74,7 @@ class Output:
     def document(self, value: Any) -> None:
         """One JSON document on a line of its own (nothing without `--json`)."""
         if self.json:
-            import msgspec
-
-            sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-            sys.stdout.flush()
+            _write_json(sys.stdout, value)
 
     def say(self, text: str, document: Any = None) -> None:
         """What was done: a line for people, or its document."""
@@ -84,18 +84,45 @@ class Output:
             sys.stdout.write(printable(text) + "\n")
             sys.stdout.flush()
 
-    def note(self, text: str) -> None:
-        """A remark that is no result: on standard error, also beside JSON."""
-        sys.stderr.write(printable(text) + "\n")
-        sys.stderr.flush()
+    def note(self, text: str, **more: Any) -> None:
+        """A remark that is no result, on standard error; with `--json` as `{"note": ...}` with `more` beside it."""
+        if self.json:
+            _write_json(sys.stderr, {"note": text, **more})
+        else:
+            sys.stderr.write(printable(text) + "\n")
+            sys.stderr.flush()
+
+    @contextmanager
+    def progress(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A bar on standard error while a person looks on and there is more than one thing to do.
+
+        Yields what is to be called with the number done so far; without `total` that number is shown alone.
+        """
+        if self.json or total == 1 or not is_terminal(sys.stderr):
+            yield lambda done: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (
+            [TextColumn("{task.completed} ...")] if total is None else [BarColumn(bar_width=30), MofNCompleteColumn()]
+        )
+        bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            *columns,
+            console=Console(stderr=True, highlight=False, markup=False),
+            transient=True,
+            # A result that goes into a file or a pipe must not be drawn above the bar instead.
+            redirect_stdout=is_terminal(sys.stdout),
+        )
+        with bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
 
     def error(self, message: str, code: int, kind: str) -> None:
         """Why the command ends; with `--json` as `{"error": {...}}` on standard error."""
         if self.json:
-            import msgspec
-
-            document = {"error": {"type": kind, "message": message, "exit_code": int(code)}}
-            sys.stderr.write(msgspec.json.encode(document).decode() + "\n")
+            _write_json(sys.stderr, {"error": {"type": kind, "message": message, "exit_code": int(code)}})
             return
         text = "\n".join(printable(line) for line in message.splitlines()) or kind
         if is_terminal(sys.stderr) and not os.environ.get("NO_COLOR"):
@@ -117,8 +144,10 @@ class Output:
             from rich.text import Text
 
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            for column in columns:
-                table.add_column(column, overflow="fold")
+            # The first column names the row: whole where that leaves room, so that it can be copied.
+            whole = max(len(row[0][0]) for row in cells) <= self._on_terminal().width // 2
+            for number, column in enumerate(columns):
+                table.add_column(column, overflow="fold", no_wrap=whole and number == 0)
             for row in cells:
                 table.add_row(*(Text(text, style=style) for text, style in row))
             self._rich(table)
@@ -163,11 +192,25 @@ class Output:
             stack.extend((child, depth + 1) for child in reversed(node.children))
 
     def _rich(self, thing: Any) -> None:
+        self._on_terminal().print(thing)
+
+    def _on_terminal(self) -> Any:
         if self._console is None:
             from rich.console import Console
 
             self._console = Console(file=sys.stdout, highlight=False, markup=False)
-        self._console.print(thing)
+        return self._console
+
+
+def _write_json(stream: TextIO, value: Any) -> None:
+    import msgspec
+
+    text = msgspec.json.encode(value).decode()
+    if (stream.encoding or "").lower().replace("-", "") != "utf8":
+        # What this stream cannot write as it is must be escaped as JSON does it.
+        text = re.sub("[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    stream.write(text + "\n")
+    stream.flush()
 
 
 def _plain(cell: Cell) -> tuple[str, str]:

@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import os
 import sys
 
 import typer
 
 from holdtrue.cli.app import app
+from holdtrue.cli.exits import ExitCode
 
 # isort: off
 # Importing a module registers its commands; the order is that of the help.
@@ -26,4 +28,15 @@ def run_program() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="backslashreplace")
-    typer.main.get_command(app)(prog_name="holdtrue")
+    try:
+        try:
+            typer.main.get_command(app)(prog_name="holdtrue")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # What is still in the buffer must not be tried again, and told of, at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"Error: the output cannot be written: {error.strerror}.\n")
+        sys.exit(ExitCode.FAILED)

@@ -38,12 +38,14 @@ Results go to standard output, remarks and errors to standard error. On a termin
 colours (none with `NO_COLOR`); elsewhere plain aligned lines, `-` for an empty cell. Times are UTC, ISO 8601
 with `Z`. Control characters in texts from the hub are shown as escapes.
 
+Commands that take several ids show a bar while a person looks on.
+
 With `--json` each line of standard output is one JSON document: one in all for `show`, `info` and what acts on
 one thing; one for each instance, schedule, tick or dead letter for `list` and `ticks`; one for each instance for
 commands that take several ids. Payloads stand in them as the JSON that they are. `run` tells `serving` and
-`stopped`. An error is a document on standard error:
-`{"error": {"type": "InstanceNotFound", "message": "...", "exit_code": 3}}`; only the parser's own words about a
-wrong option stay plain text.
+`stopped`; its log on standard error stays plain text. An error is a document on standard error:
+`{"error": {"type": "InstanceNotFound", "message": "...", "exit_code": 3}}`, a remark is one too: `{"note": "..."}`.
+A `list` that left instances out says so in a remark whose `next` is the token for `--after`.
 
 ## Exit codes
 """

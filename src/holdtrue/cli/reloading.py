@@ -18,8 +18,10 @@ PARENT_PIPE = "HOLDTRUE_PARENT_PIPE"
 """Environment variable with the number of the pipe's reading end, for the worker under a reloader."""
 
 POLL_SECONDS = 0.4
-GRACE_SECONDS = 25.0
-"""How long a worker may drain before it is killed; a little more than a worker's own default."""
+DRAIN_SECONDS = 20.0
+"""How long a worker drains where nothing else is said."""
+GRACE_SECONDS = 20.0
+"""How long after its drain a worker may take to end before it is killed: what it cancels has a grace, too."""
 
 _IGNORED = frozenset(("__pycache__", "node_modules", "site-packages"))
 
@@ -60,14 +62,26 @@ def changed_files(before: Stamp, after: Stamp) -> list[str]:
     return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
 
 
-def run_reloading(command: Sequence[str], folders: Sequence[Path], say: Callable[[str], None]) -> int:
+def run_reloading(
+    command: Sequence[str], folders: Sequence[Path], say: Callable[[str], None], *, drain: float = DRAIN_SECONDS
+) -> int:
     """Keep a worker running until SIGTERM or SIGINT; its last exit code (0 where it drained).
 
-    A worker that ends by itself (an application that cannot be imported, say) is started again at the next
-    change, not before.
+    A second signal kills it: 128 and the signal's number, as the worker itself answers.  A worker that ends
+    by itself (an application that cannot be imported, say) is started again at the next change, not before.
     """
     stop = threading.Event()
-    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    worker: subprocess.Popen[bytes] | None = None
+    killed_by = 0
+
+    def stopped(number: int, frame: object) -> None:
+        nonlocal killed_by
+        if stop.is_set() and worker is not None:
+            killed_by = number
+            worker.kill()
+        stop.set()
+
+    handlers = {number: signal.signal(number, stopped) for number in (signal.SIGTERM, signal.SIGINT)}
     reading, writing = os.pipe()
     environment = {**os.environ, PARENT_PIPE: str(reading)}
 
@@ -88,9 +102,12 @@ def run_reloading(command: Sequence[str], folders: Sequence[Path], say: Callable
             if changed:
                 before = after
                 say(f"{_named(changed, folders)} changed; the worker starts again.")
-                end(worker)
+                code = end(worker, drain)
+                if stop.is_set():
+                    return 128 + killed_by if killed_by else code
                 worker, told = launch(), False
-        return end(worker)
+        code = end(worker, drain)
+        return 128 + killed_by if killed_by else code
     finally:
         os.close(writing)
         os.close(reading)
@@ -98,12 +115,12 @@ def run_reloading(command: Sequence[str], folders: Sequence[Path], say: Callable
             signal.signal(number, handler)
 
 
-def end(worker: "subprocess.Popen[bytes]") -> int:
-    """Ask the worker to drain, and kill it when it does not within `GRACE_SECONDS`; its exit code."""
+def end(worker: "subprocess.Popen[bytes]", drain: float = DRAIN_SECONDS) -> int:
+    """Ask the worker to drain, and kill it when it has not ended `GRACE_SECONDS` after that; its exit code."""
     if worker.poll() is None:
         worker.send_signal(signal.SIGTERM)
         try:
-            worker.wait(GRACE_SECONDS)
+            worker.wait(drain + GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
@@ -119,7 +136,7 @@ def _named(files: Sequence[str], folders: Sequence[Path]) -> str:
     return str(first) if len(files) == 1 else f"{first} and {len(files) - 1} more"
 
 
-def end_with_parent() -> None:
+def end_with_parent(drain: float = DRAIN_SECONDS) -> None:
     """In a worker under a reloader: drain when the parent is gone, and exit if that takes too long."""
     number = os.environ.pop(PARENT_PIPE, None)
     if number is None:
@@ -131,7 +148,7 @@ def end_with_parent() -> None:
         with contextlib.suppress(OSError):
             os.read(pipe, 1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_SECONDS)
+        time.sleep(drain + GRACE_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, name="holdtrue-parent", daemon=True).start()

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
+
 from holdtrue.cli.exits import UsageProblem
 
 MOMENTS = "an ISO time (2026-01-31T08:00:00Z; without a zone it is UTC), a date, `now`, or +10m / -1h from now"
@@ -21,6 +23,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw]|$)")
 def parse_json(text: str, what: str = "input") -> Any:
     """The value of a JSON text, `@file` (the text in that file) or `-` (standard input).
 
+    `null` comes as a payload that says so, since None is "no payload" to a client.
     Raises UsageProblem where it is not JSON, or not a number that JSON can hold.
     """
     source = what
@@ -35,7 +38,7 @@ def parse_json(text: str, what: str = "input") -> Any:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise UsageProblem(f"{what}: the file {str(path)!r} cannot be read: {reason}.") from None
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise UsageProblem(f"{source}: nested too deeply to be read.") from None
     except json.JSONDecodeError as error:
@@ -48,6 +51,7 @@ def parse_json(text: str, what: str = "input") -> Any:
         raise UsageProblem(f"{source}: not valid JSON: {error.msg} ({at}).{hint}") from None
     except ValueError as error:
         raise UsageProblem(f"{source}: not valid JSON: {error}.") from None
+    return msgspec.Raw(b"null") if value is None else value
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -56,7 +56,8 @@ def payload(text: str | None) -> Any:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return text
-    return msgspec.Raw(text.encode())
+    # A document is one line; line breaks in JSON stand only between its parts.
+    return msgspec.Raw(text.replace("\r", " ").replace("\n", " ").encode())
 
 
 def failure_document(failure: ev.FailureDetails | None) -> dict[str, Any] | None:
@@ -236,7 +237,7 @@ class EventLines:
             yield STATUS_NAMES[Status(event.status)]
         if isinstance(event, ev.TimerCreated):
             yield f"until {instant(to_datetime(event.fire_at))}"
-        for member in ("input", "result", "reason"):
+        for member in ("input", "result", "reason", "data"):
             text = getattr(event, member, None)
             if text is not None:
                 yield ("= " if member == "result" else "") + self._shown(text)

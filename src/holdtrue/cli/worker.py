@@ -70,6 +70,7 @@ def run(
     Ctrl-C or SIGTERM lets it drain and end; a second signal stops it at once.
     Makes the hub if it is not there. Any number of workers can serve one hub.
     """
+    session.require_hub(create=True)
     where = parse_app(app)
     given: dict[str, Any] = {
         "name": name,
@@ -81,11 +82,12 @@ def run(
         "drain_seconds": optional_seconds(drain, "--drain"),
         "schedules": False if no_schedules else None,
     }
-    if reload:
-        return _run_reloading(session, where, reload_dirs)
-    from holdtrue.cli.reloading import end_with_parent
+    from holdtrue.cli.reloading import DRAIN_SECONDS, end_with_parent
 
-    end_with_parent()
+    drain_seconds = DRAIN_SECONDS if given["drain_seconds"] is None else given["drain_seconds"]
+    if reload:
+        return _run_reloading(session, where, reload_dirs, drain_seconds)
+    end_with_parent(drain_seconds)
     _log_to_stderr(log_level)
     loaded = load_app(where)
     from holdtrue.engine.settings import HostSettings
@@ -116,7 +118,7 @@ def _serve(session: Session, app: "App", title: str, settings: "HostSettings") -
     session.out.say("Stopped.", {"event": "stopped"})
 
 
-def _run_reloading(session: Session, where: AppName, folders: list[Path] | None) -> ExitCode | None:
+def _run_reloading(session: Session, where: AppName, folders: list[Path] | None, drain: float) -> ExitCode | None:
     from holdtrue.cli.reloading import run_reloading, worker_command
 
     for folder in folders or ():
@@ -124,7 +126,9 @@ def _run_reloading(session: Session, where: AppName, folders: list[Path] | None)
             raise CommandError(f"--reload-dir: {str(folder)!r} is not a folder.", ExitCode.USAGE)
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
     watched = [folder.resolve() for folder in folders] if folders else [where.folder]
-    code = run_reloading(worker_command(arguments), watched, session.out.note)
+    code = run_reloading(worker_command(arguments), watched, session.out.note, drain=drain)
+    if code in (ExitCode.INTERRUPTED, ExitCode.STOPPED):
+        return ExitCode(code)
     return ExitCode.OK if code in (0, -15) else ExitCode.FAILED
 
 

@@ -4,6 +4,7 @@ What fails for one is told and does not keep the others; progress is told as it 
 """
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,12 @@ import msgspec
 
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.core.events import Ticks
+from holdtrue.core.ids import short
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.stores.protocol import CreateOutcome, CreateResult, InstanceQuery, Purged, TaskHubStore
 
 from .errors import InstanceAlreadyExists, StartsRefused
-from .requests import StartRequests, StartSpec, policy_of
+from .requests import StartRequests, StartSpec, first_due, policy_of
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
@@ -60,7 +62,7 @@ async def start_many(
             ids.append(outcome.instance_id)
             if outcome.result is not CreateResult.REFUSED:
                 started.append(outcome.instance_id)
-                created(outcome, request.start.started.scheduled_start)
+                created(outcome, first_due(request.start))
             elif policy.otherwise == "error":
                 refused[outcome.instance_id] = InstanceAlreadyExists(
                     outcome.instance_id, outcome.status or Status.RUNNING
@@ -107,7 +109,13 @@ async def many(
     if operation not in OPERATIONS:
         raise InvalidInput(f"{operation!r} cannot be done to many: use one of {', '.join(sorted(OPERATIONS))}")
     call: Callable[..., Awaitable[Any]] = getattr(client, operation)
+    if isinstance(instance_ids, str):
+        raise InvalidInput(f"instance_ids={short(instance_ids)} is one text: give a list of ids")
     ids = list(dict.fromkeys(instance_ids))
+    try:
+        inspect.signature(call).bind("", **arguments)
+    except TypeError as error:
+        raise InvalidInput(f"{operation!r} cannot be called so: {error}") from None
     failures: dict[str, Exception] = {}
     finished = 0
     remaining = iter(ids)

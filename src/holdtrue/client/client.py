@@ -7,31 +7,27 @@ nothing about an instance: what it sends takes effect in the instance's next epi
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal
 
 from holdtrue.authoring.conversion import Converter
 from holdtrue.core import events as ev
-from holdtrue.core.dialect import to_ticks
 from holdtrue.core.episode import cancel_message
-from holdtrue.core.errors import InvalidInput
-from holdtrue.core.ids import check_event_name, check_instance_id
+from holdtrue.core.ids import check_event_name, check_instance_id, check_text
 from holdtrue.core.messages import OutboundMessage
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.core.retry import ticks
 from holdtrue.environment import REAL, Environment
 from holdtrue.stores.locate import open_store
 from holdtrue.stores.protocol import (
     CreateOutcome,
     CreateResult,
     HubInfo,
-    InstanceQuery,
     InstanceRecord,
     Purged,
     SendResult,
     StoredDeadLetter,
     TaskHubStore,
+    is_rewinding,
 )
 
 from .bulk import ManyResult, Progress, many, purge_where, start_many
@@ -43,7 +39,7 @@ from .errors import (
     RewindRefused,
 )
 from .local import LocalHost, Payloads, Program
-from .requests import Moment, Reuse, ReusePolicy, StartRequests, StartSpec, check_tags, policy_of
+from .requests import Moment, Reuse, ReusePolicy, StartRequests, StartSpec, first_due, instance_query, policy_of
 from .schedules import Schedules
 from .status import InstanceStatus, waits
 from .waiting import Waiting
@@ -159,8 +155,9 @@ class Client:
         timedelta) puts the start off.  `reuse` says what is done about an older instance of that id:
         `default` replaces one that has ended, else InstanceAlreadyExists; `error` replaces none; `replace`
         any, a running one too; `ignore` leaves it and gives its id; or a ReusePolicy.  A start repeated with
-        the same `start_id` is the same start.  At its `deadline` an instance that has not ended fails.
-        `event` (name and data) is there from the beginning.
+        the same `start_id` is the same start (which is the instance id too where none is given).  An `input` of
+        None is none: the code gets its parameter's default, or None.  At its `deadline` an instance that has not
+        ended fails.  `event` (name and data) is there from the beginning.
 
         Raises InvalidInput (an id, a time or a payload that cannot be), NotRegistered, InstanceAlreadyExists.
         """
@@ -257,7 +254,7 @@ class Client:
         request = self._requests.make(spec, replaceable, take=self._wants)
         outcome = (await self.store.create([request]))[0]
         if outcome.result is not CreateResult.REFUSED:
-            self._created(outcome, request.start.started.scheduled_start)
+            self._created(outcome, first_due(request.start))
         return outcome
 
     def _wants(self, name: str) -> bool:
@@ -279,7 +276,7 @@ class Client:
 
         `waits` adds what it waits for and the progress of its activities (reads its history).
         """
-        record = await self._waiting.reads.read(instance_id)
+        record = await self._waiting.reads.read(check_text(instance_id, "an instance id"))
         if record is None:
             return None
         status = self._status(record)
@@ -372,22 +369,19 @@ class Client:
         token: str | None = None,
     ) -> StatusPage:
         """One page of `query`; `token` is that of the page before.  Raises InvalidInput for a token that is none."""
-        if page_size < 1:
-            raise InvalidInput(f"page_size={page_size} holds nothing: give at least 1")
-        now = self.environment.now()
-        page = await self.store.query(
-            InstanceQuery(
-                statuses=None if statuses is None else frozenset(statuses),
-                name=name,
-                prefix=prefix or None,
-                created_from=_ago(created_from, now),
-                created_to=_ago(created_to, now),
-                tags=check_tags(tags) if tags else None,
-                page_size=page_size,
-                token=token,
-                newest_first=newest_first,
-            )
+        query = instance_query(
+            self.environment.now(),
+            statuses=statuses,
+            name=name,
+            prefix=prefix,
+            created_from=created_from,
+            created_to=created_to,
+            tags=tags,
+            page_size=page_size,
+            token=token,
+            newest_first=newest_first,
         )
+        page = await self.store.query(query)
         return StatusPage([self._status(record) for record in page.records], page.token)
 
     def _status(self, record: InstanceRecord) -> InstanceStatus:
@@ -400,7 +394,7 @@ class Client:
         status.add_waits(await waits(status, self.store.history(status.instance_id)), activities)
 
     async def _record(self, instance_id: str) -> InstanceRecord:
-        record = (await self.store.status([instance_id]))[0]
+        record = (await self.store.status([check_text(instance_id, "an instance id")]))[0]
         if record is None:
             raise InstanceNotFound(instance_id)
         return record
@@ -422,13 +416,13 @@ class Client:
 
         Raises InstanceNotFound, InstanceEnded.
         """
-        event = ev.ExecutionSuspended(timestamp=self.environment.now(), reason=reason)
+        event = ev.ExecutionSuspended(timestamp=self.environment.now(), reason=_check_reason(reason))
         if not await self._send(OutboundMessage(instance_id=instance_id, event=event)):
             raise InstanceEnded(instance_id, "suspended")
 
     async def resume(self, instance_id: str, reason: str | None = None) -> None:
         """Let a suspended one go on; of no effect on others.  Raises InstanceNotFound, InstanceEnded."""
-        event = ev.ExecutionResumed(timestamp=self.environment.now(), reason=reason)
+        event = ev.ExecutionResumed(timestamp=self.environment.now(), reason=_check_reason(reason))
         if not await self._send(OutboundMessage(instance_id=instance_id, event=event)):
             raise InstanceEnded(instance_id, "resumed")
 
@@ -437,51 +431,42 @@ class Client:
 
         True once that is durable, false if it has ended already.  Raises InstanceNotFound.
         """
-        return await self._send(cancel_message(instance_id, reason or "cancelled", self.environment.now()))
+        return await self._send(
+            cancel_message(instance_id, _check_reason(reason) or "cancelled", self.environment.now())
+        )
 
-    async def terminate(self, instance_id: str, output: Any = None, *, recursive: bool = True) -> int:
+    async def terminate(self, instance_id: str, output: Any = None, *, recursive: bool = True) -> bool:
         """End it without asking its code, and with `recursive` all sub-orchestrations under it.
 
-        It ends Terminated, with `output`; one that waits for its start too.  Gives the number of instances
-        told to end (0: all had ended already, which is no error).  Raises InstanceNotFound.
+        It ends Terminated, with `output`; one that waits for its start too.  True once that is durable, false if
+        it has ended already: then (`recursive`) those that it started and that go on are ended all the same.
+        None under it escapes, not one that is being started just then either.  Raises InstanceNotFound.
         """
         payload = None if output is None else self._payloads.encode(output)
-        count = int(await self._terminate(instance_id, payload))
-        if not recursive:
-            return count
-        # The parent comes first, so that it does not react to the end of its children.
-        seen = {instance_id}
-        level = [instance_id]
-        while level:
-            found = [child for parent in level for child in await self.store.children(parent) if child not in seen]
-            level = list(dict.fromkeys(found))
-            seen.update(level)
-            for child in level:
-                try:
-                    count += int(await self._terminate(child, payload))
-                except InstanceNotFound:
-                    continue  # purged in between
-        return count
-
-    async def _terminate(self, instance_id: str, payload: str | None) -> bool:
-        event = ev.ExecutionTerminated(timestamp=self.environment.now(), input=payload)
+        event = ev.ExecutionTerminated(timestamp=self.environment.now(), input=payload, recurse=recursive)
         return await self._send(OutboundMessage(instance_id=instance_id, event=event))
 
     async def rewind(self, instance_id: str, reason: str | None = None) -> None:
         """Set a failed instance back to before its failure, and let it go on: what caused the failure is done
         again, with what followed from it; results that had nothing to do with it stay.
 
-        Raises InstanceNotFound, RewindRefused (it has not failed).
+        It is Pending from then on, until a worker that has its code rewinds it.  Asked again until then, this does
+        nothing more.  Raises InstanceNotFound, RewindRefused (it has not failed).
         """
+        _check_reason(reason)
         record = await self._record(instance_id)
+        if is_rewinding(record):
+            return
         if record.projection.status is not Status.FAILED:
             raise RewindRefused(instance_id, record.projection.status)
         event = ev.ExecutionRewound(timestamp=self.environment.now(), reason=reason, instance_id=instance_id)
         message = OutboundMessage(instance_id=instance_id, event=event, execution_id=record.projection.execution_id)
         if not await self._send(message):
             raise RewindRefused(instance_id, (await self._record(instance_id)).projection.status)
+        self._waiting.changed(instance_id)
 
     async def _send(self, message: OutboundMessage) -> bool:
+        check_text(message.instance_id, "an instance id")
         outcome = (await self.store.send([message]))[0]
         if outcome.result is SendResult.NOT_FOUND:
             raise InstanceNotFound(message.instance_id)
@@ -502,7 +487,7 @@ class Client:
         Counts what was deleted: 0 where there is no such instance (a repeated purge is no error).
         Raises InstanceNotEnded.
         """
-        purged = await self.store.purge([instance_id], recursive=recursive)
+        purged = await self.store.purge([check_text(instance_id, "an instance id")], recursive=recursive)
         if purged.instances == 0 and instance_id in purged.refused:
             raise InstanceNotEnded(instance_id, "purged")
         self._waiting.changed(instance_id)
@@ -522,13 +507,13 @@ class Client:
 
         `progress(deleted)` is called as it goes.  Raises InvalidInput for a status that is no end.
         """
-        now = self.environment.now()
-        query = InstanceQuery(
-            statuses=TERMINAL if statuses is None else frozenset(statuses),
+        query = instance_query(
+            self.environment.now(),
+            statuses=TERMINAL if statuses is None else statuses,
             name=name,
-            prefix=prefix or None,
-            created_from=_ago(created_from, now),
-            created_to=_ago(created_to, now),
+            prefix=prefix,
+            created_from=created_from,
+            created_to=created_to,
         )
         return await purge_where(self.store, query, progress)
 
@@ -575,6 +560,10 @@ class Client:
         await self.store.backup(os.fspath(path))
 
 
+def _check_reason(reason: str | None) -> str | None:
+    return None if reason is None else check_text(reason, "the reason")
+
+
 def _face(record: InstanceRecord) -> tuple[Any, ...]:
     """What `wait_for_change` compares."""
     projection = record.projection
@@ -585,10 +574,3 @@ def _face(record: InstanceRecord) -> tuple[Any, ...]:
         record.condition,
         projection.scheduled_start,
     )
-
-
-def _ago(moment: Moment | None, now: ev.Ticks) -> ev.Ticks | None:
-    """A bound of a query in ticks; a timedelta is an age."""
-    if moment is None:
-        return None
-    return to_ticks(moment) if isinstance(moment, datetime) else now - ticks(moment)

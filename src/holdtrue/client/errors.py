@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.core.events import FailureDetails
+from holdtrue.core.ids import short
 from holdtrue.core.projection import Status
 
 
@@ -16,7 +17,7 @@ class InstanceNotFound(ClientError):
 
     def __init__(self, instance_id: str) -> None:
         super().__init__(
-            f"instance {instance_id!r} is not in this hub: check the id and the hub (it may have been purged)"
+            f"instance {short(instance_id)} is not in this hub: check the id and the hub (it may have been purged)"
         )
         self.instance_id = instance_id
 

@@ -30,7 +30,7 @@ class LocalHost(Protocol):
         """Take this message for an instance that the host holds."""
 
     def nudge(self, due: Ticks | None = None) -> None:
-        """The hub has new work that nobody was given, or something that is due then."""
+        """The hub has new work that nobody was given, and perhaps something that is due then."""
 
     def schedules_changed(self) -> None:
         """A schedule was made or changed: its next tick may be sooner."""

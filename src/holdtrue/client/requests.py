@@ -3,7 +3,7 @@
 Values in, values out; it talks to nobody.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -12,12 +12,12 @@ from holdtrue.authoring.errors import NotRegistered
 from holdtrue.core import events as ev
 from holdtrue.core.dialect import to_ticks
 from holdtrue.core.errors import InvalidInput
-from holdtrue.core.ids import check_event_name, check_instance_id, check_name, short
+from holdtrue.core.ids import check_event_name, check_instance_id, check_name, check_tags, check_text, short
 from holdtrue.core.messages import OutboundMessage, Start
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.core.retry import ticks
 from holdtrue.environment import Environment
-from holdtrue.stores.protocol import CreateRequest
+from holdtrue.stores.protocol import CreateRequest, InstanceQuery
 
 from .local import Orchestrator, Payloads, Program
 
@@ -65,8 +65,10 @@ class StartSpec:
 
 
 def policy_of(reuse: Reuse) -> ReusePolicy:
-    """The policy by its name; raises InvalidInput for another word."""
+    """The policy by its name; raises InvalidInput for another word, and for a policy that is none."""
     if isinstance(reuse, ReusePolicy):
+        if reuse.otherwise not in ("error", "ignore") or not all(isinstance(one, Status) for one in reuse.replaceable):
+            raise InvalidInput(f"{reuse!r} is no reuse policy: give members of Status, and 'error' or 'ignore'")
         return reuse
     try:
         return _POLICIES[reuse]
@@ -78,15 +80,64 @@ def policy_of(reuse: Reuse) -> ReusePolicy:
 
 def at(moment: Moment, now: ev.Ticks, what: str) -> ev.Ticks:
     """A moment in ticks; raises InvalidInput past the year 9999.  One in the past is no error."""
-    if isinstance(moment, timedelta):
-        result = now + ticks(moment)
-    elif isinstance(moment, datetime):
-        result = to_ticks(moment)
-    else:
-        raise InvalidInput(f"{what} is a datetime or a timedelta, not {type(moment).__name__}")
+    result = _ticks(moment, now, 1, what)
     if result > ev.MAX_TICKS:
         raise InvalidInput(f"{what} lies after the year 9999, which a history cannot hold: give an earlier time")
-    return result
+    return max(result, ev.MIN_TICKS)
+
+
+def _ticks(moment: Moment, now: ev.Ticks, sign: int, what: str) -> ev.Ticks:
+    if isinstance(moment, timedelta):
+        return now + sign * ticks(moment)
+    if isinstance(moment, datetime):
+        return to_ticks(moment)
+    raise InvalidInput(f"{what} is a datetime or a timedelta, not {type(moment).__name__}")
+
+
+def instance_query(
+    now: ev.Ticks,
+    *,
+    statuses: Collection[Status] | None,
+    name: str | None,
+    prefix: str | None,
+    created_from: Moment | None,
+    created_to: Moment | None,
+    tags: Mapping[str, str] | None = None,
+    page_size: int = 100,
+    token: str | None = None,
+    newest_first: bool = False,
+) -> InstanceQuery:
+    """What a store is asked for; a timedelta as a bound is an age.  Raises InvalidInput for what is no condition."""
+    try:
+        wanted = None if statuses is None else frozenset(Status(status) for status in statuses)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"statuses={statuses!r} are no statuses: give a list of members of Status") from None
+    if not isinstance(page_size, int) or page_size < 1:
+        raise InvalidInput(f"page_size={page_size} holds nothing: give at least 1")
+    if name is not None:
+        check_text(name, "the name")
+    if token is not None:
+        check_text(token, "a page's token")
+    return InstanceQuery(
+        statuses=wanted,
+        name=name,
+        prefix=check_text(prefix, "the prefix") if prefix else None,
+        created_from=_bound(created_from, now, "created_from"),
+        created_to=_bound(created_to, now, "created_to"),
+        tags=check_tags(tags) if tags else None,
+        page_size=page_size,
+        token=token,
+        newest_first=newest_first,
+    )
+
+
+def _bound(moment: Moment | None, now: ev.Ticks, what: str) -> ev.Ticks | None:
+    return None if moment is None else min(max(_ticks(moment, now, -1, what), ev.MIN_TICKS), ev.MAX_TICKS)
+
+
+def first_due(start: Start) -> ev.Ticks | None:
+    """The first moment at which this start is due for something: its beginning, its deadline."""
+    return min((due for due in (start.started.scheduled_start, start.deadline) if due is not None), default=None)
 
 
 class StartRequests:
@@ -116,7 +167,10 @@ class StartRequests:
             name, version, input_type = self._identify(spec.orchestrator)
         now = environment.now()
         execution_id = environment.new_id()
-        instance_id = environment.new_id() if spec.instance_id is None else check_instance_id(spec.instance_id)
+        start_id = None if spec.start_id is None else _check_start_id(spec.start_id)
+        # A start that may be repeated must be for the same instance each time.
+        asked = start_id if spec.instance_id is None else spec.instance_id
+        instance_id = environment.new_id() if asked is None else check_instance_id(asked)
         payload: str | None = None
         if spec.input is not None:
             payload = self._payloads.encode(spec.input)
@@ -129,13 +183,13 @@ class StartRequests:
             execution_id=execution_id,
             name=name,
             input=payload,
-            version=version if spec.version is None else spec.version,
+            version=version if spec.version is None else check_text(spec.version, "the version"),
             tags=None if not spec.tags else check_tags(spec.tags),
             scheduled_start=start_at,
         )
         event: OutboundMessage | None = None
         if spec.event is not None:
-            event_name, value = spec.event
+            event_name, value = _check_event(spec.event)
             event = OutboundMessage(
                 instance_id=instance_id,
                 event=ev.EventRaised(
@@ -149,7 +203,7 @@ class StartRequests:
         return CreateRequest(
             start=Start(
                 started=started,
-                start_id=execution_id if spec.start_id is None else _check_start_id(spec.start_id),
+                start_id=start_id or execution_id,
                 deadline=None if spec.deadline is None else at(spec.deadline, now, "deadline"),
                 event=event,
             ),
@@ -209,19 +263,16 @@ class StartRequests:
         return known
 
 
-def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags as a plain dict; raises InvalidInput where one is no text."""
-    checked = dict(tags)
-    for key, value in checked.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidInput(f"tags are texts by text: the tag {key!r} is {value!r}; give str for both")
-    return checked
-
-
 def _check_start_id(start_id: str) -> str:
     if not isinstance(start_id, str) or not start_id or not start_id.isprintable() or len(start_id) > 500:
         raise InvalidInput(f"start_id={short(str(start_id))} must be a printable text of 1 to 500 characters")
     return start_id
+
+
+def _check_event(event: tuple[str, Any]) -> tuple[str, Any]:
+    if not isinstance(event, tuple) or len(event) != 2:
+        raise InvalidInput(f"event={short(repr(event))} is no name with its data: give a tuple of both")
+    return event
 
 
 def _named(function: Any) -> str:

@@ -141,9 +141,15 @@ class Schedules:
         """Create a schedule: `create(spec)`, or `create("id", orchestrator, cron=..., input=..., ...)`.
 
         The keyword arguments are the members of `ScheduleSpec`; `input` is any value of the app, spans of
-        time may be given in seconds.  Raises ScheduleExists, InvalidSchedule or NeverFires.
+        time may be given in seconds.  Raises ScheduleExists, InvalidSchedule or NeverFires (also where its end has
+        passed).
         """
         made = self._spec(spec, orchestrator, input, members)
+        if not made.paused and next_due(made, initial_state(made, self._environment.now())) is None:
+            raise NeverFires(
+                f"schedule {made.schedule_id!r} never fires: its end has passed, or its first tick lies after the year "
+                "9999. Give a later end_at, or a shorter interval"
+            )
         if not await self._insert(made):
             raise ScheduleExists(made.schedule_id)
         return await self.get(made.schedule_id)

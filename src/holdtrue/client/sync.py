@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.environment import REAL, Environment
+from holdtrue.stores.errors import ForkedProcess
 from holdtrue.stores.protocol import TaskHubStore
 
 from .client import Client
@@ -33,8 +34,15 @@ class _Loop:
         self._environment = environment
         self._loop: asyncio.AbstractEventLoop | None = borrowed
         self._thread: Any = None
+        self._pid = environment.pid()
+
+    @property
+    def forked(self) -> bool:
+        """True in a forked child: the loop's thread is its parent's."""
+        return self._environment.pid() != self._pid
 
     def start(self) -> None:
+        self._pid = self._environment.pid()
         self._loop = asyncio.new_event_loop()
         self._thread = self._environment.thread(self._loop.run_forever, "holdtrue-client")
 
@@ -45,6 +53,12 @@ class _Loop:
             if isinstance(work, Coroutine):
                 work.close()
             raise HoldtrueError("this client is not open: use it in a `with` block")
+        if self.forked:
+            if isinstance(work, Coroutine):
+                work.close()
+            raise ForkedProcess(
+                "this client was opened before this process forked: make and open a SyncClient of the child's own"
+            )
         future: Future[R] = asyncio.run_coroutine_threadsafe(_awaited(work), loop)
         try:
             return future.result()
@@ -209,7 +223,7 @@ class SyncClient(_Face[Client]):
     def close(self) -> None:
         """Close the hub; idempotent."""
         client, self._async = self._async, None
-        if client is not None:
+        if client is not None and not self._loop.forked:
             try:
                 self._loop.run(client.close())
             finally:

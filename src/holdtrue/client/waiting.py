@@ -6,6 +6,7 @@ of everything, looks now and then.
 
 from collections.abc import Callable
 
+from holdtrue.core.ids import check_text
 from holdtrue.core.projection import Status
 from holdtrue.environment import Environment
 from holdtrue.stores.protocol import InstanceRecord, Notice, TaskHubStore
@@ -55,6 +56,7 @@ class Waiting:
 
         Raises InstanceNotFound, WaitTimeout, and ClientError where the client was closed.
         """
+        check_text(instance_id, "an instance id")
         environment = self._environment
         end = None if timeout is None else environment.monotonic() + timeout
         look = None if self._pushed else FIRST_LOOK_SECONDS

@@ -6,7 +6,7 @@ them into history events and work.  This module knows neither.
 
 import msgspec
 
-from .events import FailureDetails, Ticks
+from .events import FailureDetails, HistoryEvent, Ticks
 
 
 class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -14,6 +14,8 @@ class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True, gc=False)
 
     Time-outs are in seconds: `schedule_to_start` bounds the wait for a worker, `start_to_close` one
     attempt's run, `heartbeat` the time between two signs of life.  `tag` routes to workers that serve it.
+    `attempt` counts those of a retry policy, `details` is what the attempt before reported (JSON text), and
+    `first` the ordinal of the TaskScheduled of the first attempt (None: this is it).
     """
 
     start_to_close: float | None = None
@@ -21,10 +23,12 @@ class ActivityOptions(msgspec.Struct, frozen=True, omit_defaults=True, gc=False)
     heartbeat: float | None = None
     tag: str | None = None
     attempt: int = 1
+    details: str | None = None
+    first: int | None = None
 
 
 class ScheduleTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Run an activity."""
+    """Run an activity; `retries` is the task id of the first attempt where this is a further one."""
 
     id: int
     name: str
@@ -32,6 +36,7 @@ class ScheduleTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     version: str | None = None
     tags: dict[str, str] | None = None
     options: ActivityOptions | None = None
+    retries: int | None = None
 
 
 class CreateTimer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -85,6 +90,8 @@ class Decision(msgspec.Struct, kw_only=True, gc=False):
     `fed` says how many of the new events the code has seen: what comes after a continue-as-new or an end
     in the same batch was not fed.  `custom_status` is meaningful where `custom_status_set` is true.
     `cancelled` names the task ids that the code has cancelled and whose schedule was committed before.
+    `unfed` are events that the history has already and the code had not seen when it asked to continue as
+    new (a suspension kept them back, or they began an execution that had not run yet): they go over.
     """
 
     actions: list[Action]
@@ -92,3 +99,4 @@ class Decision(msgspec.Struct, kw_only=True, gc=False):
     custom_status: str | None = None
     custom_status_set: bool = False
     cancelled: tuple[int, ...] = ()
+    unfed: tuple[HistoryEvent, ...] = ()

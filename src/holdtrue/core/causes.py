@@ -141,7 +141,7 @@ class Probe(Run):
         self._owner = None
 
     def _ask(self, action: Action) -> None:
-        if not self._discarded:
+        if not self.discarded:
             ask = Ask(moment=self._tick(), fed=self._row, action=action, owner=self._owner, handling=sys.exc_info()[1])
             self.asks.append(ask)
             self._by_action[id(action)] = ask
@@ -217,9 +217,6 @@ class _Listener:
     def adopt(self, awaited: Any) -> Task[Any] | None:
         self.adopted = self._author.adopt(awaited)
         return self.adopted
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._author, name)
 
 
 def causes_of(error: BaseException | None) -> set[int]:

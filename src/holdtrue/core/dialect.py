@@ -75,7 +75,7 @@ def to_datetime(ticks: ev.Ticks) -> datetime:
 def to_ticks(moment: datetime) -> ev.Ticks:
     """Ticks of a datetime; a naive one is UTC."""
     offset = moment.utcoffset()
+    delta = moment.replace(tzinfo=None) - _EPOCH
     if offset is not None:
-        moment = moment.replace(tzinfo=None) - offset
-    delta = moment - _EPOCH
+        delta -= offset  # not from the datetime: at the ends of its range it could not hold the result
     return (delta.days * 86_400 + delta.seconds) * ev.TICKS_PER_SECOND + delta.microseconds * ev.TICKS_PER_MICROSECOND

@@ -40,17 +40,19 @@ from .projection import TERMINAL, Condition, Projection, Status, initial, projec
 
 
 class OpenTask(msgspec.Struct, frozen=True, gc=False):
-    """A task without a result yet: the scheduling event's class and ordinal, and its name or target."""
+    """A task without a result yet: the scheduling event's class and ordinal, its name; a `child`'s instance id."""
 
     kind: type
     ordinal: int
     name: str
+    child: str = ""
 
 
 class ExecutionState(msgspec.Struct, kw_only=True):
     """What an episode needs to know of an execution; the fold of its history and its instance record.
 
-    `open` maps a task id to what is outstanding under it, `length` counts the events of the history.
+    `open` maps a task id to what is outstanding under it, `failed` the id of an activity that failed to the
+    ordinal of its (first) schedule, `length` counts the events of the history.
     `condition`, `dialect`, `deadline`, `start_id` are the record's.
     """
 
@@ -60,6 +62,7 @@ class ExecutionState(msgspec.Struct, kw_only=True):
     deadline: ev.Ticks | None = None
     condition: Condition | None = None
     open: dict[int, OpenTask] = msgspec.field(default_factory=dict)
+    failed: dict[int, int] = msgspec.field(default_factory=dict)
     length: int = 0
 
     def extend(self, events: Iterable[ev.HistoryEvent], project_too: bool = True) -> None:
@@ -82,7 +85,8 @@ class ExecutionState(msgspec.Struct, kw_only=True):
                     "while its task is outstanding"
                 )
             name = "" if kind is ev.TimerCreated else event.name
-            self.open[event.event_id] = OpenTask(kind, ordinal, name)
+            child = event.instance_id if kind is ev.SubOrchestrationInstanceCreated else ""
+            self.open[event.event_id] = OpenTask(kind, ordinal, name, child)
         elif kind in _ANSWERS:
             task_id = event.timer_id if kind is ev.TimerFired else event.task_scheduled_id
             task = self.open.pop(task_id, None)
@@ -91,6 +95,8 @@ class ExecutionState(msgspec.Struct, kw_only=True):
                     f"instance {self.projection.instance_id!r}: {kind.__name__} for task {task_id}, "
                     "which is not outstanding (never scheduled, or answered before)"
                 )
+            if kind is ev.TaskFailed:
+                self.failed.setdefault(task_id, task.ordinal)
 
 
 _OPENS = frozenset(ev.SCHEDULING_EVENTS)
@@ -228,6 +234,7 @@ class Episode:
             kind = type(event)
             if status in TERMINAL:
                 self._drop("the instance has ended", event)
+                self._end_children((event,))
             elif kind in _ANSWERS:
                 task_id = event.timer_id if kind is ev.TimerFired else event.task_scheduled_id
                 task = state.open.get(task_id)
@@ -266,7 +273,13 @@ class Episode:
                 else:
                     self._drop("it is not suspended", event)
             elif kind is ev.ExecutionTerminated:
-                fresh.append(event)
+                parent = state.projection.parent
+                if event.parent_execution is not None and (
+                    parent is None or parent.execution_id != event.parent_execution
+                ):
+                    self._drop("it is for a child whose id this one has", event)
+                else:
+                    fresh.append(event)
             elif kind is ev.GenericEvent:
                 pass
             else:
@@ -321,6 +334,7 @@ class Episode:
             if kind is ScheduleTask:
                 self._schedule(action, now)  # type: ignore[arg-type]
             elif kind is CompleteOrchestration:
+                self._check_end(action, completion)  # type: ignore[arg-type]
                 completion = action  # type: ignore[assignment]
             elif kind is CreateTimer:
                 self._create_timer(action, now)  # type: ignore[arg-type]
@@ -333,13 +347,20 @@ class Episode:
             if not continued or len(self._events) > begun:
                 self._append(ev.OrchestratorCompleted(timestamp=now))
             return False
+        # Also where the code ended, or continued as new, before the terminate came to its turn.
+        self._end_children((*fed, *unfed))
         if completion.status == Status.CONTINUED_AS_NEW:
-            return self._continue(completion, unfed)
+            return self._continue(completion, [*decision.unfed, *unfed])
         self._complete(completion)
         for event in unfed:
             self._drop("the instance has ended", event)
         self._append(ev.OrchestratorCompleted(timestamp=now))
         return False
+
+    def _check_end(self, end: CompleteOrchestration, before: CompleteOrchestration | None) -> None:
+        if before is not None or (end.status not in TERMINAL and end.status != Status.CONTINUED_AS_NEW):
+            what = "ends twice" if before is not None else f"ends with the status {end.status}, which is no end"
+            raise InvariantBroken(f"instance {self.state.projection.instance_id!r}: its executor's decision {what}")
 
     def _append(self, event: ev.HistoryEvent) -> int:
         state = self.state
@@ -359,7 +380,9 @@ class Episode:
             tags=action.tags,
         )
         ordinal = self._append(scheduled)
-        self._activities.append(work_item(self.state.projection, scheduled, ordinal, action.options))
+        self._activities.append(
+            work_item(self.state.projection, scheduled, ordinal, options_of(action, self.state.failed))
+        )
 
     def _create_timer(self, action: CreateTimer, now: ev.Ticks) -> None:
         created = ev.TimerCreated(timestamp=now, event_id=action.id, fire_at=action.fire_at)
@@ -420,6 +443,24 @@ class Episode:
                 sender=self.state.projection.instance_id,
             )
         )
+
+    def _end_children(self, came: Sequence[ev.HistoryEvent]) -> None:
+        """A recursive terminate goes on to all children outstanding, those that its own step asked for too."""
+        end = next((event for event in came if type(event) is ev.ExecutionTerminated and event.recurse), None)
+        if end is None:
+            return
+        projection = self.state.projection
+        self._messages += [
+            OutboundMessage(
+                instance_id=task.child,
+                event=ev.ExecutionTerminated(
+                    timestamp=self._now, input=end.input, recurse=True, parent_execution=projection.execution_id
+                ),
+                sender=projection.instance_id,
+            )
+            for task in self.state.open.values()
+            if task.child
+        ]
 
     def _complete(self, completion: CompleteOrchestration) -> None:
         state, now = self.state, self._now
@@ -534,6 +575,17 @@ class Episode:
 
 
 _CARRIED = frozenset((ev.EventRaised, ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionTerminated))
+
+
+def options_of(action: ScheduleTask, failed: dict[int, int]) -> ActivityOptions | None:
+    """The options of an activity's work item; `failed` is the execution's (see `ExecutionState`).
+
+    An attempt after a failed one knows the first: by the author's word, or (a dialect's) by the same task id.
+    """
+    first = failed.get(action.id if action.retries is None else action.retries)
+    if first is None:
+        return action.options
+    return msgspec.structs.replace(action.options or ActivityOptions(), first=first)
 
 
 def work_item(

@@ -22,7 +22,7 @@ class NonDeterminismError(HoldtrueError):
         super().__init__(
             f"instance {instance_id!r} no longer fits its code: history has {step}, the code {call}. "
             "Deploy code that fits (or branch on ctx.version), and the instance goes on by itself; "
-            "or terminate or restart it."
+            'or terminate it, or start another in its place (reuse="replace").'
         )
         self.instance_id = instance_id
         self.step = step

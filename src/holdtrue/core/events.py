@@ -35,8 +35,10 @@ def qualified_name(error_type: type) -> str:
 
 TICKS_PER_SECOND = 10_000_000
 TICKS_PER_MICROSECOND = 10
-MAX_TICKS = 253_402_300_799 * TICKS_PER_SECOND
-"""The last second of the year 9999: the latest time that a history can hold."""
+MAX_TICKS = 253_402_300_800 * TICKS_PER_SECOND - 1
+"""The end of the year 9999: the latest time that a history can hold."""
+MIN_TICKS = -62_135_596_800 * TICKS_PER_SECOND
+"""The beginning of the year 1: what lies before is as good as then."""
 
 
 class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,9 +142,15 @@ class ExecutionFailed(HistoryEvent, frozen=True, gc=False, tag=2):
 
 
 class ExecutionTerminated(HistoryEvent, frozen=True, gc=False, tag=3):
-    """Somebody ended the execution from outside; the ExecutionCompleted follows in the same episode."""
+    """Somebody ended the execution from outside; the ExecutionCompleted follows in the same episode.
+
+    With `recurse` (the SDK's protocol has it) it goes on to the children outstanding then; what they get names
+    the `parent_execution` that it comes from.
+    """
 
     input: str | None = None
+    recurse: bool = False
+    parent_execution: str | None = None
 
 
 class TaskScheduled(HistoryEvent, frozen=True, gc=False, tag=4):

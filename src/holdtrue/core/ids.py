@@ -1,8 +1,10 @@
-"""Which instance ids and event names a task hub takes.
+"""Which instance ids, names and tags a task hub takes.
 
 The bound is that of an Azure Storage hub, where ids are escaped into keys, so that any hub can be moved to
 any store.  Pure checks; who calls them (client, orchestration context) is not known here.
 """
+
+from collections.abc import Mapping
 
 from .errors import InvalidInput
 from .messages import RESERVED_PREFIX
@@ -41,7 +43,7 @@ def check_instance_id(instance_id: str) -> str:
                 f"the instance id {short(instance_id)} is too long: its escaped form has {units} UTF-16 units, "
                 f"{MAX_ESCAPED_UNITS} are the most. Shorten it (a hash of the long part, say)"
             )
-    _check_text(instance_id, "the instance id")
+    check_text(instance_id, "the instance id")
     return instance_id
 
 
@@ -55,7 +57,7 @@ def check_event_name(name: str) -> str:
         raise InvalidInput(
             f"the event name {short(name)} begins with {RESERVED_PREFIX!r}, which is Holdtrue's own: choose another"
         )
-    _check_text(name, "the event name")
+    check_text(name, "the event name")
     return name
 
 
@@ -65,19 +67,35 @@ def check_name(name: str) -> str:
         raise InvalidInput(f"an orchestration's name is a text, not {type(name).__name__}: give a str or the function")
     if not name:
         raise InvalidInput("the orchestration's name is empty: give the name under which it is registered")
-    _check_text(name, "the orchestration's name")
+    check_text(name, "the orchestration's name")
     return name
 
 
-def _check_text(value: str, what: str) -> None:
-    if value.isascii():
-        return
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput(
-            f"{what} {short(value)} holds half a surrogate pair, which is no character: remove it"
-        ) from None
+def check_text(value: str, what: str) -> str:
+    """The value itself, if it is a text that a history can hold; raises InvalidInput that begins with `what` it is."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} is a text, not {type(value).__name__}: give a str")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                f"{what} {short(value)} holds half a surrogate pair, which is no character: remove it"
+            ) from None
+    return value
+
+
+def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as a plain dict; raises InvalidInput where they are not texts by text."""
+    if not isinstance(tags, Mapping):
+        raise InvalidInput(f"tags are a mapping of texts by text, not {type(tags).__name__}: give a dict")
+    checked = dict(tags)
+    for key, value in checked.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidInput(f"tags are texts by text: the tag {key!r} is {value!r}; give str for both")
+        check_text(key, "the tag")
+        check_text(value, f"the tag {key!r}, whose value")
+    return checked
 
 
 def short(text: str, most: int = 80) -> str:

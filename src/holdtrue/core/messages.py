@@ -59,7 +59,7 @@ class OutboundMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 class ActivityTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An activity to be run at least once; `scheduled` is the ordinal of its TaskScheduled.
 
-    `idempotency_key` is the same at every run of one schedule, and another for each schedule.
+    `idempotency_key` is the same at every run of one call, and another for each call.
     """
 
     instance_id: str
@@ -74,8 +74,9 @@ class ActivityTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def idempotency_key(self) -> str:
-        """Stable over every run of this one schedule: execution and ordinal."""
-        return f"{self.execution_id}:{self.scheduled}"
+        """Stable over every run of every attempt: the execution, and the ordinal of the first attempt's schedule."""
+        first = None if self.options is None else self.options.first
+        return f"{self.execution_id}:{self.scheduled if first is None else first}"
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -165,6 +165,18 @@ def project(before: Projection, events: Sequence[ev.HistoryEvent]) -> Projection
     return after
 
 
+def rewinding(failed: Projection, now: ev.Ticks) -> Projection:
+    """The projection of a failed execution whose rewind was asked for at `now` and is not done yet: Pending.
+
+    No event says so, since the history is replaced when the rewind is done; the instance record does.
+    """
+    after = failed.copy()
+    after.status = Status.PENDING
+    after.output = after.failure = after.completed_at = None
+    after.last_updated_at = now
+    return after
+
+
 def initial(started: ev.ExecutionStarted) -> Projection:
     """The projection of an instance that has been accepted and has no history yet: Pending."""
     return Projection(

@@ -8,9 +8,7 @@ No I/O, clock or randomness: time comes with OrchestratorStarted, payloads are d
 the author's side passes in.
 """
 
-import sys
 import types
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -31,9 +29,11 @@ from .author import Author, OrchestratorNotFound
 from .describing import describe, describe_event
 from .dialect import Dialect
 from .errors import HoldtrueError, InvalidInput, NonDeterminismError
+from .external_events import ExternalEvents
 from .messages import CANCEL_EVENT, DEADLINE_EVENT
+from .places import calling_from, standing_at
 from .projection import Status
-from .retry import RetryPolicy, next_delay
+from .retry import RetryPolicy, next_attempt, next_delay
 from .tasks import OrchestrationCancelledError, Task
 
 DEADLINE_ERROR_TYPE = "holdtrue.DeadlineExceededError"
@@ -43,6 +43,8 @@ UNKNOWN = ev.FailureDetails(message="the failure was recorded without details", 
 
 CLOSING_TRIES = 100
 """How often code is told to end that waits for something in its clean-up."""
+REFUSALS = 100
+"""How often in a row code may swallow that what it waits for is not durable; then its execution fails."""
 
 
 class _Attempts(Task[Any]):
@@ -60,16 +62,6 @@ class _Attempts(Task[Any]):
         self.started = started
 
 
-class _RetryDelay(Task[Any]):
-    """The timer between two attempts."""
-
-    __slots__ = ("of",)
-
-    def __init__(self, of: _Attempts) -> None:
-        super().__init__()
-        self.of = of
-
-
 class TimerTask(Task[None]):
     """A durable timer; `final_fire_at` where a dialect cuts it into pieces."""
 
@@ -80,11 +72,21 @@ class TimerTask(Task[None]):
         self.final_fire_at: ev.Ticks | None = None
 
 
+class _RetryDelay(TimerTask):
+    """The timer between two attempts."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: _Attempts) -> None:
+        super().__init__()
+        self.of = of
+
+
 class Run:
     """One execution in hand: feed it events, take its decisions.
 
     `now` is the orchestration's time in ticks, `history_size` the number of events of the history up to
-    the one being fed, `history_bytes` a size that the engine may set.
+    the one being fed.  `discarded` says that the code is gone: nothing that its clean-up asks for counts.
     """
 
     def __init__(self, author: Author, dialect: Dialect) -> None:
@@ -105,14 +107,15 @@ class Run:
         self._pending: dict[int, Action] = {}
         self._open: dict[int, Task[Any]] = {}
         self._cancelled: list[int] = []
-        self._waiting: dict[str, deque[Task[Any]]] = {}
-        self._buffered: dict[str, deque[tuple[int, str, str | None]]] = {}
-        self._arrivals = 0
+        self._external = ExternalEvents()
         self._uuids = 0
         self._suspended = False
         self._held_back: list[ev.HistoryEvent] = []
-        self._discarded = False
+        self._unfed: list[ev.HistoryEvent] = []
+        self._over = False
+        self.discarded = False
         self._allow_rest = False
+        self._places: dict[int, str | None] = {}
 
     # -- feeding -------------------------------------------------------------------------------------
 
@@ -126,13 +129,24 @@ class Run:
         self._allow_rest = unfinished
         try:
             for event in history:
-                self._feed(event)
+                if unfinished and self.continuing is not None:
+                    if type(event) is not ev.OrchestratorCompleted:
+                        self._unfed.append(event)
+                else:
+                    self._feed(event)
         finally:
             self.is_replaying = False
-        if not unfinished:
-            # What past episodes decided is committed; only the rest of a cut one is still to be done.
-            self._cancelled.clear()
-            self._custom_status_set = False
+        if unfinished:
+            return
+        # What past episodes decided is committed; only the rest of a cut one is still to be done.
+        self._cancelled.clear()
+        self._custom_status_set = False
+        if self._over:
+            return
+        if self._pending:
+            raise self._asks_beyond("no such step up to its end")
+        if self.completion is not None or self.continuing is not None:
+            raise self._deviation("no end", self._stands())
 
     def step(self, events: Sequence[ev.HistoryEvent]) -> Decision:
         """Feed new events and take the decision.
@@ -160,7 +174,9 @@ class Run:
             custom_status=self.custom_status,
             custom_status_set=self._custom_status_set,
             cancelled=tuple(self._cancelled),
+            unfed=tuple(self._unfed),
         )
+        self._places.clear()
         self._cancelled.clear()
         self._custom_status_set = False
         return decision
@@ -171,7 +187,7 @@ class Run:
 
     def close(self) -> None:
         """Drop the code: its `finally` blocks run, and nothing that they ask for is kept."""
-        self._discarded = True
+        self.discarded = True
         code, self._code = self._code, None
         for _ in range(CLOSING_TRIES if code is not None else 0):
             try:
@@ -196,10 +212,9 @@ class Run:
 
     def _orchestrator_started(self, event: ev.OrchestratorStarted) -> None:
         if self._pending and not self._allow_rest:
-            action = next(iter(self._pending.values()))
-            raise self._deviation("no such step before its next episode", f"asks for {describe(action)}")
-        if self.completion is not None and self.is_replaying:
-            raise self._deviation("further episodes", "has ended")
+            raise self._asks_beyond("no such step before its next episode")
+        if self.is_replaying and (self.completion is not None or self.continuing is not None):
+            raise self._deviation("further episodes", self._stands())
         self.now = event.timestamp
 
     def _execution_started(self, event: ev.ExecutionStarted) -> None:
@@ -244,6 +259,7 @@ class Run:
                 return
             if delay is not None:
                 task.attempt += 1
+                task.action = next_attempt(task.action, task.attempt, failure)
                 self._set_timer(_RetryDelay(task), min(self.now + delay, ev.MAX_TICKS))
                 return
         what = "Activity task" if type(event) is ev.TaskFailed else "Sub-orchestration task"
@@ -253,13 +269,13 @@ class Run:
 
     def _timer_fired(self, event: ev.TimerFired) -> None:
         task = self._open.pop(event.timer_id, None)
-        if task is None:
+        if not isinstance(task, TimerTask):
+            return
+        if task.final_fire_at is not None and event.fire_at < task.final_fire_at:
+            self._set_timer(task, task.final_fire_at, at=event.fire_at)
             return
         if type(task) is _RetryDelay:
             self._try_again(task.of)
-            return
-        if type(task) is TimerTask and task.final_fire_at is not None and event.fire_at < task.final_fire_at:
-            self._set_timer(task, task.final_fire_at, at=event.fire_at)
             return
         task.succeed(None)
         self._resume()
@@ -277,17 +293,10 @@ class Run:
                 ),
             )
             return
-        folded = name.casefold()
-        waiting = self._waiting.get(folded)
-        if waiting:
-            task = waiting.popleft()
-            if not waiting:
-                del self._waiting[folded]
+        task = self._external.raised(name, event.input)
+        if task is not None:
             self._deliver(task, event.input)
             self._resume()
-            return
-        self._arrivals += 1
-        self._buffered.setdefault(folded, deque()).append((self._arrivals, name, event.input))
 
     def _suspend(self, event: ev.HistoryEvent) -> None:
         self._suspended = True
@@ -298,14 +307,11 @@ class Run:
         for index, held in enumerate(held_back):
             if self.continuing is not None:
                 # Not fed before the code asked to continue as new: these go over, in order.
-                self.unfed = [e for e in held_back[index:] if type(e) is ev.EventRaised]
+                self._unfed += held_back[index:]
                 return
             handler = _HANDLERS.get(type(held))
             if handler is not None:
                 handler(self, held)
-
-    unfed: Sequence[ev.HistoryEvent] = ()
-    """Events kept back by a suspension that the code had not seen when it asked to continue as new."""
 
     def _terminated(self, event: ev.ExecutionTerminated) -> None:
         self._end(Status.TERMINATED, result=event.input)
@@ -315,7 +321,7 @@ class Run:
     def _confirm(self, event: Any) -> None:
         action = self._pending.pop(event.event_id, None)
         if action is None:
-            raise self._deviation(describe_event(event), "does not ask for it")
+            raise self._deviation(describe_event(event), f"does not ask for it: it {self._stands()}")
         kind = type(event)
         fits = type(action) is _CONFIRMS[kind]
         if fits and kind is not ev.TimerCreated:
@@ -323,36 +329,36 @@ class Run:
             if fits and kind is not ev.TaskScheduled:
                 fits = action.instance_id == event.instance_id  # type: ignore[union-attr]
         if not fits:
-            raise self._deviation(describe_event(event), f"asks for {describe(action)}")
+            raise self._deviation(describe_event(event), self._asks(action))
 
     def _ended(self, event: Any) -> None:
         if self.completion is None:
-            raise self._deviation(describe_event(event), "has not ended")
+            raise self._deviation(describe_event(event), f"has not ended: it {self._stands()}")
+        self._over = True
 
     def _deviation(self, step: str, call: str) -> NonDeterminismError:
-        where = self.where()
         instance = self.started.instance_id if self.started else "?"
-        return NonDeterminismError(
-            instance, f"{step} (event {self.history_size - 1})", call + (f" at {where}" if where else "")
-        )
+        return NonDeterminismError(instance, f"{step} (event {self.history_size - 1})", call)
+
+    def _asks_beyond(self, step: str) -> NonDeterminismError:
+        return self._deviation(step, self._asks(next(iter(self._pending.values()))))
+
+    def _asks(self, action: Action) -> str:
+        place = self._places.get(action.id)
+        return f"asks for {describe(action)}" + (f" at {place}" if place else "")
+
+    def _stands(self) -> str:
+        """What the code does now, for messages."""
+        if self.continuing is not None:
+            return "continues as new"
+        if self.completion is None:
+            return f"waits at {self.where()}"
+        failure = self.completion.failure
+        return "has ended" if failure is None else f"has failed ({failure.error_type}: {failure.message})"
 
     def where(self) -> str | None:
-        """`file:line` where the code stands now, its innermost await or yield; None when it does not run.
-
-        Lines of libraries are named only where there is no other.
-        """
-        code, place, own = self._code, None, None
-        while code is not None:
-            frame = getattr(code, "cr_frame", None) or getattr(code, "gi_frame", None)
-            if frame is None:
-                break
-            module, file = str(frame.f_globals.get("__name__")), frame.f_code.co_filename
-            if module != Task.__module__:
-                place = f"{file}:{frame.f_lineno}"
-                if module.partition(".")[0] not in sys.stdlib_module_names and "site-packages" not in file:
-                    own = place
-            code = getattr(code, "cr_await", None) or getattr(code, "gi_yieldfrom", None)
-        return own or place
+        """`file:line` where the code stands now, its innermost await or yield; None when it does not run."""
+        return standing_at(self._code)
 
     # -- the code --------------------------------------------------------------------------------------
 
@@ -369,6 +375,7 @@ class Run:
         code = self._code
         if code is None:
             return
+        refused = 0
         while True:
             try:
                 awaited = code.throw(error) if error is not None else code.send(value)
@@ -392,11 +399,15 @@ class Run:
                 return
             try:
                 task = awaited if isinstance(awaited, Task) else self.author.adopt(awaited)
-            except Exception as refused:  # noqa: BLE001  what was awaited cannot be: an error of the code's
-                value, error = None, refused
+            except Exception as unfit:  # noqa: BLE001  what was awaited cannot be: an error of the code's
+                value, error = None, unfit
                 continue
             if task is None:
                 value, error = None, self._not_durable(awaited)
+                refused += 1
+                if refused > REFUSALS:
+                    self._fail(error)
+                    return
                 continue
             if not task._complete:
                 self._awaited = task
@@ -421,6 +432,8 @@ class Run:
 
     def _succeed(self, value: Any) -> None:
         try:
+            if isinstance(value, Task):
+                raise NotDurableError("the orchestrator returned a task that it did not wait for: await (or yield) it")
             result = None if value is None else self.author.encode(value)
         except Exception as error:  # noqa: BLE001  an output that cannot be written is a failure of the execution
             self._fail(error)
@@ -455,17 +468,13 @@ class Run:
     def _complete_continuing(self) -> None:
         assert self.continuing is not None
         payload, save_events, new_version = self.continuing
-        kept: list[tuple[str, str | None]] = []
-        if save_events:
-            buffered = sorted(item for queue in self._buffered.values() for item in queue)
-            kept = [(name, value) for _, name, value in buffered]
         self.close()
         self.completion = CompleteOrchestration(
             id=self._take_id(),
             status=Status.CONTINUED_AS_NEW,
             result=payload,
             new_version=new_version,
-            carryover=(*kept, *((e.name, e.input) for e in self.unfed if type(e) is ev.EventRaised)),
+            carryover=self._external.buffered() if save_events else (),
         )
 
     # -- what a context calls ----------------------------------------------------------------------------
@@ -476,8 +485,11 @@ class Run:
         return task_id
 
     def _ask(self, action: Action) -> None:
-        if not self._discarded:
-            self._pending[action.id] = action
+        if self.discarded:
+            return
+        self._pending[action.id] = action
+        if self.is_replaying:
+            self._places[action.id] = calling_from(Run._feed.__code__)
 
     def schedule_task(
         self,
@@ -544,9 +556,6 @@ class Run:
                 if action.instance_id == default:
                     fresh = self.dialect.child_id(self.started.instance_id, self.started.execution_id, action.id)
                     action = msgspec.structs.replace(action, instance_id=fresh)
-        if isinstance(action, ScheduleTask):
-            options = msgspec.structs.replace(action.options or ActivityOptions(), attempt=task.attempt)
-            action = msgspec.structs.replace(action, options=options)
         task.action = action
         self._register(action, task)
 
@@ -555,15 +564,15 @@ class Run:
         if fire_at > ev.MAX_TICKS:
             raise InvalidInput("a timer cannot fire after the year 9999: give an earlier time")
         task = TimerTask()
-        self._set_timer(task, fire_at)
+        self._set_timer(task, max(fire_at, ev.MIN_TICKS))
         return task
 
-    def _set_timer(self, task: Task[Any], fire_at: ev.Ticks, at: ev.Ticks | None = None) -> None:
+    def _set_timer(self, task: TimerTask, fire_at: ev.Ticks, at: ev.Ticks | None = None) -> None:
         longest = self.dialect.longest_timer
         piece = fire_at
         if longest is not None:
             base = self.now if at is None else at
-            if type(task) is TimerTask and base + longest < fire_at:
+            if base + longest < fire_at:
                 task.final_fire_at = fire_at
                 piece = base + longest
         action = CreateTimer(id=self._take_id(), fire_at=piece)
@@ -573,26 +582,12 @@ class Run:
 
     def wait_for_event(self, name: str, expected_type: Any = None) -> Task[Any]:
         """Wait for an event of that name (case-insensitive); one that came early is taken, oldest first."""
-        folded = name.casefold()
         task: Task[Any] = Task(expected_type)
-        buffered = self._buffered.get(folded)
-        if buffered:
-            _, _, payload = buffered.popleft()
-            if not buffered:
-                del self._buffered[folded]
-            self._deliver(task, payload)
-            return task
-        waiting = self._waiting.setdefault(folded, deque())
-        waiting.append(task)
-
-        def forget() -> None:
-            queue = self._waiting.get(folded)
-            if queue is not None and task in queue:
-                queue.remove(task)
-                if not queue:
-                    del self._waiting[folded]
-
-        task._on_cancel = forget
+        if self.continuing is not None:
+            return task  # it ends here: what came early is for the next execution
+        early = self._external.wait(name, task)
+        if early is not None:
+            self._deliver(task, early[0])
         return task
 
     def _deliver(self, task: Task[Any], payload: str | None) -> None:
@@ -609,12 +604,12 @@ class Run:
 
     def continue_as_new(self, payload: str | None, save_events: bool, new_version: str | None) -> None:
         """End this execution and begin the next one with this input; the first call counts."""
-        if self.completion is None and self.continuing is None and not self._discarded:
+        if self.completion is None and self.continuing is None and not self.discarded:
             self.continuing = (payload, save_events, new_version)
 
     def set_custom_status(self, payload: str | None) -> None:
         """What a reader sees as the custom status, from the commit of this episode on."""
-        if not self._discarded:
+        if not self.discarded:
             self.custom_status = payload
             self._custom_status_set = True
 

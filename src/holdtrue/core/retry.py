@@ -1,22 +1,36 @@
-"""Retry policies: how often, and after what delay, a failed activity or child is tried again.
+"""Retry policies: how often, and after what delay, a failed activity or child is tried again; and from where.
 
 Pure arithmetic on the orchestration's own time, so that a replay decides as the first run did (the SDK
 asks the wall clock for `retry_timeout`, and a replay there may differ).
+
+What an attempt of an activity reported by heartbeat travels in the properties of its failure, and so
+stands in the history: the next attempt goes on from there, whoever runs it.
 """
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, TypeVar
 
+import msgspec
+
+from .actions import ActivityOptions, ScheduleTask
 from .events import TICKS_PER_MICROSECOND, FailureDetails, Ticks
 
 _DEFAULT_FIRST = timedelta(seconds=1)
+
+DETAILS_PROPERTY = "holdtrue.details"
+"""The property of an activity's failure that holds what its last run reported, as JSON text."""
+MAX_DETAILS = 64 * 1024
+"""Bytes of UTF-8 that a heartbeat's details may have: each failed attempt keeps its own in the history."""
+
+A = TypeVar("A")
 
 
 class RetryPolicy:
     """When to try again.
 
     `first_retry_interval` and its growth by `backoff_coefficient`, at most `max_retry_interval`, up to
-    `max_number_of_attempts` in all and no new attempt later than `retry_timeout` after the first.
+    `max_number_of_attempts` in all; one that fails `retry_timeout` after the first was asked for is the last.
     Extensions: `retry_if` (a predicate on the failure), `handler` (given attempt and failure: the delay,
     or None to give up; it takes the place of intervals and back-off).  Both run inside the orchestration
     and must be deterministic.
@@ -75,6 +89,31 @@ def next_delay(policy: RetryPolicy, attempt: int, failure: FailureDetails, start
     except OverflowError:
         wait = cap if cap is not None else ticks(timedelta.max)
     return wait if cap is None else min(wait, cap)
+
+
+def with_details(failure: FailureDetails, details: str | None) -> FailureDetails:
+    """The failure of an activity, with what it reported last."""
+    if details is None:
+        return failure
+    return msgspec.structs.replace(failure, properties={**(failure.properties or {}), DETAILS_PROPERTY: details})
+
+
+def resumed(options: ActivityOptions | None, failure: FailureDetails | None) -> ActivityOptions | None:
+    """The options of a work item that goes on from what the failed one reported."""
+    properties: dict[str, Any] = {} if failure is None else failure.properties or {}
+    details = properties.get(DETAILS_PROPERTY)
+    if not isinstance(details, str):
+        return options
+    return msgspec.structs.replace(options or ActivityOptions(), details=details)
+
+
+def next_attempt(action: A, attempt: int, failure: FailureDetails) -> A:
+    """What is asked for at this attempt (from 2), after that failure."""
+    if not isinstance(action, ScheduleTask):
+        return action
+    options = msgspec.structs.replace(resumed(action.options, failure) or ActivityOptions(), attempt=attempt)
+    first = action.id if action.retries is None else action.retries
+    return msgspec.structs.replace(action, options=options, retries=first)
 
 
 def ticks(delta: timedelta) -> Ticks:

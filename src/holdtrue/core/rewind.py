@@ -20,11 +20,12 @@ from . import events as ev
 from .author import Author, OrchestratorNotFound
 from .causes import Probe
 from .dialect import DIALECTS
-from .episode import Episode, EpisodeCommit, ExecutionState, answer, timer_message, work_item
+from .episode import Episode, EpisodeCommit, ExecutionState, answer, options_of, timer_message, work_item
 from .errors import InvariantBroken, NonDeterminismError
 from .messages import ActivityTask, Dropped, InboundMessage, OutboundMessage, Start
 from .projection import Projection, Status, project
 from .replay import CANCELLED_ERROR_TYPE, Run
+from .retry import resumed
 from .rewind_plans import (
     FAILURES,
     RESULTS,
@@ -55,6 +56,8 @@ def rewind_commit(
 ) -> EpisodeCommit:
     """The commit that rewinds a failed execution; `messages` holds an ExecutionRewound.
 
+    The projection of `state` is as before it (Failed), or since it was asked for (`projection.rewinding`).
+
     With `author` the code is run: once to find the cause, once over the new history, and the commit holds
     what it asks for then, too.  Without it, or where the code does not fit the history (then the next
     episode will say so), the commit ends in a cut episode and asks to be woken.
@@ -67,7 +70,8 @@ def rewind_commit(
     so: lock; `load`; `status(children_of(history))`; `commit([Committing(commit=rewind_commit(...))])`.
     Raises InvariantBroken where the execution has not failed, or there is no ExecutionRewound.
     """
-    if state.projection.status is not Status.FAILED:
+    end = history[end_of(history)]
+    if not isinstance(end, ev.ExecutionFailed) and getattr(end, "status", None) != Status.FAILED:
         raise InvariantBroken(
             f"instance {state.projection.instance_id!r} is {state.projection.status.name}: only a failed one is rewound"
         )
@@ -90,9 +94,6 @@ def rewind_commit(
             cancelled = set(commit.cancelled)
             _redo(commit, new, plan, history, run, children, cancelled, now, new_id)
         commit.cancelled = []
-    projection = copy.copy(commit.projection)
-    projection.last_updated_at = now
-    commit.projection = projection
     commit.consumed = [message.key for message in messages[: at + 1] if message.key is not None]
     commit.finished = [message.work for message in messages[: at + 1] if message.work is not None]
     commit.dropped = [
@@ -176,11 +177,14 @@ def _redo(
 ) -> None:
     """Put everything that is outstanding in the new history back to work: the end had taken it back."""
     outstanding: dict[int, int] = {}
+    failed: dict[int, int] = {}
     for row, event in enumerate(new):
         if isinstance(event, ev.SCHEDULING_EVENTS):
             outstanding[event.event_id] = row
         elif isinstance(event, RESULTS):
-            outstanding.pop(task_of(event), None)
+            answered = outstanding.pop(task_of(event), None)
+            if answered is not None and isinstance(event, ev.TaskFailed):
+                failed.setdefault(event.task_scheduled_id, answered)
     failures = _failures_by_scheduling(history, plan)
     projection = commit.projection
     activities: list[ActivityTask] = []
@@ -213,7 +217,8 @@ def _redo(
             continue
         elif isinstance(event, ev.TaskScheduled):
             asked = None if run is None else run.activity_at(row)
-            activities.append(work_item(projection, event, row, None if asked is None else asked.options))
+            options = resumed(None if asked is None else options_of(asked, failed), failures.get(row))
+            activities.append(work_item(projection, event, row, options))
         elif isinstance(event, ev.TimerCreated):
             messages.append(timer_message(projection, event, row))
     commit.activities = [*activities, *commit.activities]

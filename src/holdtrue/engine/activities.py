@@ -23,6 +23,7 @@ import msgspec
 from holdtrue.core.events import TICKS_PER_SECOND, FailureDetails, TaskCompleted
 from holdtrue.core.messages import WorkRef
 from holdtrue.environment import Environment
+from holdtrue.stores.errors import ForkedProcess
 from holdtrue.stores.protocol import LockedActivity
 
 from . import activity_lanes as lanes
@@ -82,8 +83,10 @@ class ActivityPool:
 
     `finished(item, event)` is called on the loop, sometimes from within `submit` (a start that comes too
     late) and `cancel`.  `report` stores a sign of life and says whether the item is still wanted.
-    `client_factory` makes the clients that contexts lend, one of each kind.  `busy_changed` is called
-    when a thread begins or ceases to starve the interpreter.
+    `client_factory` makes the clients that contexts lend, one of each kind; processes open `hub` for
+    themselves (None: they cannot).  `freed` is called when a slot is free again whose run was told of before
+    (it was over its time, or unwanted).  `busy_changed` is called when a thread begins or ceases to starve
+    the interpreter.
     """
 
     def __init__(
@@ -95,16 +98,20 @@ class ActivityPool:
         finished: Callable[[LockedActivity, Outcome | None], None],
         report: Report,
         client_factory: ClientFactory | None = None,
+        hub: str | None = None,
+        freed: Callable[[], None] | None = None,
         busy_changed: Callable[[bool], None] | None = None,
     ) -> None:
         self.environment = environment
         self.settings = settings
+        self._pid = environment.pid()
         self.counters = PoolCounters()
         self.encode: Callable[[Any], str | None] = app.converter.encode
         self.decode: Callable[..., Any] = app.converter.decode
         self._app = app
         self._finished = finished
         self._client_factory = client_factory
+        self._freed = freed
         self._clients: dict[str, Any] = {}
         self._lanes: dict[str, Lane] = {
             "async": Lane("async", settings.async_slots, settings.async_ahead),
@@ -128,6 +135,7 @@ class ActivityPool:
         self._processes = CpuProcesses(
             app,
             environment,
+            hub=hub,
             load_seconds=settings.load_seconds,
             began=self.arm,
             ended=self._process_ended,
@@ -213,6 +221,8 @@ class ActivityPool:
                 self._start(run)
             else:
                 activity.wait(run)
+                if self._is_timed(run):
+                    self._arm_start(run)
 
     def cancel(self, refs: Iterable[WorkRef]) -> None:
         """Nobody wants these any more: `finished(item, None)` at once; their code is asked to end, then stopped."""
@@ -234,7 +244,15 @@ class ActivityPool:
         self._in_threads.sign(run)
 
     def client(self, kind: str) -> Any:
-        """The client that activities of this kind are lent.  Raises RuntimeError where there is none."""
+        """The client that activities of this kind are lent.
+
+        Raises RuntimeError where there is none, and ForkedProcess in a process that an activity has forked.
+        """
+        if self.environment.pid() != self._pid:
+            raise ForkedProcess(
+                "ctx.client belongs to the process that runs the activity, which has forked: "
+                "make and open a holdtrue.SyncClient(hub) of the child's own"
+            )
         if self._client_factory is None:
             raise RuntimeError("this host lends its activities no client; make one: holdtrue.Client(hub)")
         client = self._clients.get(kind)
@@ -310,9 +328,12 @@ class ActivityPool:
         """Begin a run whose slot is taken."""
         run.started = True
         activity = run.activity
-        timed = activity.timed or (run.item.task.options is not None and lanes.has_time_outs(run.item.task.options))
-        if timed and self._too_late(run):
-            return
+        timed = self._is_timed(run)
+        if timed:
+            if run.timers:
+                run.clear_timers()
+            if self._too_late(run):
+                return
         assert self._on_loop is not None and self._in_threads is not None
         kind = activity.lane.kind
         if kind == "async":
@@ -324,17 +345,41 @@ class ActivityPool:
         else:
             self._processes.run(run)
 
+    @staticmethod
+    def _is_timed(run: Run) -> bool:
+        options = run.item.task.options
+        return run.activity.timed or (options is not None and lanes.has_time_outs(options))
+
     def _too_late(self, run: Run) -> bool:
-        limit = run.options().schedule_to_start
-        if limit is None or not run.item.scheduled_at or run.crashes:
-            return False
-        now = self.environment.now()
-        waited = (now - run.item.scheduled_at) / TICKS_PER_SECOND
-        if waited <= limit:
+        limit, waited = self._start_limit(run)
+        if limit is None or waited <= limit:
             return False
         self.counters.timed_out += 1
-        self.settle(run, run.failed(late_start(run, waited, limit), now))
+        self.settle(run, run.failed(late_start(run, waited, limit), self.environment.now()))
         return True
+
+    def _start_limit(self, run: Run) -> tuple[float | None, float]:
+        """How many seconds it may wait for its start (None: any), and how many it has."""
+        limit = run.options().schedule_to_start
+        if limit is None or not run.item.scheduled_at or run.crashes:
+            return None, 0.0
+        return limit, (self.environment.now() - run.item.scheduled_at) / TICKS_PER_SECOND
+
+    def _arm_start(self, run: Run) -> None:
+        """It waits for a slot: not longer than it may."""
+        limit, waited = self._start_limit(run)
+        if limit is not None:
+            later = self.environment.call_later(max(0.0, limit - waited), partial(self._not_started, run, limit))
+            run.timers = (later,)
+
+    def _not_started(self, run: Run, limit: float) -> None:
+        if run.told or run.started:
+            return
+        self.counters.timed_out += 1
+        waited = max(limit, self._start_limit(run)[1])
+        run.activity.forget()
+        self._runs.pop(run.item.ref, None)
+        self._tell(run, run.failed(late_start(run, waited, limit), self.environment.now()))
 
     # -- in processes ------------------------------------------------------------------------------------
 
@@ -370,7 +415,8 @@ class ActivityPool:
 
     def settle(self, run: Run, event: Outcome | None) -> None:
         """The run's code has ended: tell its outcome unless it was told, and give the slot back."""
-        if not run.told:
+        late = run.told
+        if not late:
             if event is None or (run.leaving and type(event) is not TaskCompleted):
                 self._return(run)
             else:
@@ -384,6 +430,8 @@ class ActivityPool:
             self._fill(activity.lane)
         if self._awaited is not None:
             self._check_awaited()
+        if late and self._freed is not None and not self._draining:
+            self._freed()
 
     def _fill(self, lane: Lane) -> None:
         if not self._draining:
@@ -408,6 +456,7 @@ class ActivityPool:
         run.told = True
         self._returned.append(run)
         if not run.started:
+            run.clear_timers()
             self._runs.pop(run.item.ref, None)
 
     def _unwanted(self, run: Run) -> None:
@@ -419,6 +468,7 @@ class ActivityPool:
             run.ask_to_end(UNWANTED)
             self._stop(run, self.settings.cancel_grace)
         else:
+            run.clear_timers()
             run.activity.forget()
             self._runs.pop(run.item.ref, None)
 

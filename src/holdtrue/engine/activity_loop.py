@@ -14,7 +14,7 @@ from collections import deque
 from holdtrue.authoring.activity_context import ActivityContext
 from holdtrue.core.events import TaskCompleted, Ticks
 
-from .activity_runs import Outcome, Run, RunHost
+from .activity_runs import Outcome, Run, RunHost, result_text
 
 TURN_TICKS: Ticks = 20_000
 """The shared task lets the loop have its turn after 2 ms."""
@@ -122,9 +122,8 @@ class LoopRuns:
                 result = await activity.function(ActivityContext(run), value)
             else:
                 result = await activity.function(ActivityContext(run))
-            return TaskCompleted(
-                timestamp=host.environment.now(), task_scheduled_id=task.task_id, result=host.encode(result)
-            )
+            text = result_text(host.encode, result, activity.name)
+            return TaskCompleted(timestamp=host.environment.now(), task_scheduled_id=task.task_id, result=text)
         except BaseException as error:  # noqa: BLE001  every way out of user code is an outcome
             return None if self._torn_down(error) else run.failed(host.failure(error), host.environment.now())
 

@@ -5,12 +5,15 @@ What a run needs of the pool stands in `RunHost`.  Which run starts when, and wh
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdtrue.authoring.activity_context import CRASHED_ERROR_TYPE, TIMEOUT_ERROR_TYPE
+from holdtrue.authoring.errors import PayloadError
 from holdtrue.core.actions import ActivityOptions
 from holdtrue.core.events import FailureDetails, TaskCompleted, TaskFailed, Ticks
 from holdtrue.core.messages import ActivityTask, WorkRef
+from holdtrue.core.retry import with_details
 from holdtrue.environment import Environment
 from holdtrue.stores.errors import StoreError
 from holdtrue.stores.protocol import LockedActivity
@@ -80,7 +83,7 @@ class Run:
         self.host = host
         self.activity = activity
         self.item = item
-        self.details = item.details  # written by its thread
+        self.details = item.resume  # written by its thread
 
     # -- what the context asks -------------------------------------------------------------------------
 
@@ -92,7 +95,7 @@ class Run:
     @property
     def number(self) -> int:
         """Which run of the work item it is, from 1."""
-        return self.item.run
+        return self.item.run + self.crashes
 
     def alive(self, *, progress: str | None = None, details: str | None = None) -> None:
         """A sign of life, from any thread; the pool is told once until it has taken note."""
@@ -153,7 +156,8 @@ class Run:
         return TaskCompleted(timestamp=now, task_scheduled_id=self.item.task.task_id, result=result)
 
     def failed(self, failure: FailureDetails, now: Ticks) -> TaskFailed:
-        """Its failure as an event."""
+        """Its failure as an event, with what it reported last: a next attempt goes on from there."""
+        failure = with_details(failure, self.details)
         return TaskFailed(timestamp=now, task_scheduled_id=self.item.task.task_id, failure=failure)
 
     @property
@@ -161,6 +165,20 @@ class Run:
         """It in words, for messages."""
         task = self.item.task
         return f"activity {task.name!r} of instance {task.instance_id!r} (task {task.task_id})"
+
+
+def result_text(encode: Callable[[Any], str | None], result: Any, name: str) -> str | None:
+    """What an activity of that name returned, as payload.  Raises PayloadError, which names it."""
+    try:
+        return encode(result)
+    except PayloadError as error:
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise PayloadError(
+                f"activity {name!r} returned a coroutine, which nobody awaits: declare it with `async def` "
+                "(it may be a decorator over it that hides this)"
+            ) from None
+        raise type(error)(f"the result of activity {name!r}: {error}") from error.__cause__
 
 
 class Reporter:

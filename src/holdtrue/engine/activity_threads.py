@@ -11,7 +11,7 @@ from functools import partial
 
 from holdtrue.authoring.activity_context import ActivityContext
 
-from .activity_runs import Outcome, Run, RunHost
+from .activity_runs import Outcome, Run, RunHost, result_text
 from .busy_thread import BusyThreads
 
 
@@ -76,7 +76,7 @@ class ThreadRuns:
                     result = activity.function(ActivityContext(run), value)
                 else:
                     result = activity.function(ActivityContext(run))
-                event = run.completed(host.encode(result), host.environment.now())
+                event = run.completed(result_text(host.encode, result, activity.name), host.environment.now())
             except BaseException as error:  # noqa: BLE001  every way out of user code is an outcome
                 event = run.failed(host.failure(error), host.environment.now())
         self._post(run, event, True)

@@ -19,13 +19,17 @@ import types
 from queue import SimpleQueue
 from typing import Any
 
+import msgspec
+
 from holdtrue.authoring.activity_context import ActivityContext
 from holdtrue.core.events import FailureDetails
 from holdtrue.core.messages import ActivityTask
 from holdtrue.environment import REAL, Environment
 
-from .activity_runs import bare_failure
+from .activity_runs import bare_failure, result_text
 from .cpu_messages import (
+    MAIN_NAME,
+    BareApp,
     Began,
     Cancel,
     Done,
@@ -33,6 +37,7 @@ from .cpu_messages import (
     FromProcess,
     MainScript,
     Place,
+    Program,
     Sign,
     Work,
     frame,
@@ -43,8 +48,6 @@ from .cpu_messages import (
 PR_SET_PDEATHSIG = 1
 SIGN_SECONDS = 0.1
 """At most one sign of life goes to the host in so long; the host stores even fewer."""
-MAIN_NAME = "__holdtrue_main__"
-"""What `__name__` is in the host's script when it is loaded here: its `if __name__ == "__main__"` is not taken."""
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -80,6 +83,11 @@ class Child:
         self._work: SimpleQueue[Work | None] = SimpleQueue()
         self._current: ChildRun | None = None
         self._outgoing = environment.mutex()
+        self._client: Any = None
+        self._opening = environment.mutex()
+        self._forked = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave_the_link)
 
     def serve(self) -> None:
         """Until the host closes the socket."""
@@ -93,15 +101,38 @@ class Child:
                 except (OSError, ValueError, AttributeError):
                     pass  # the user's code closed it, or nobody reads it
             self.send(message)
+        if self._client is not None:
+            self._client.close()
 
     def send(self, message: FromProcess) -> None:
         """Say it to the host; from any thread."""
+        if self._forked:
+            raise RuntimeError("this process was forked by an activity: report from the activity's own process")
         data = frame(message)
         with self._outgoing:
             try:
                 self._link.sendall(data)
             except OSError:
                 os._exit(1)  # the host is gone
+
+    def _leave_the_link(self) -> None:
+        """In a process that the user's code has forked: the host must see the end of the socket when this one ends."""
+        self._forked = True
+        self._link.close()
+
+    def client(self, hub: str, app: Any) -> Any:
+        """A blocking client of the hub at that location, opened when it is first asked for; from any thread.
+
+        It is this process's own: it has no part in the host's locks, and ends with the process.
+        """
+        from holdtrue.client.sync import SyncClient  # most processes need none
+
+        with self._opening:
+            if self._client is None:
+                client = SyncClient(hub, app=app, environment=self.environment)
+                client.open()
+                self._client = client
+            return self._client
 
     def _listen(self) -> None:
         buffer = bytearray()
@@ -135,8 +166,8 @@ class Child:
         run = self._current
         assert run is not None
         try:
-            app, definition = load(work)
-            run.converter = app.converter
+            app, definition = load(work.program, work.item.task.name)
+            run.app = app
             self.send(Began())
             context = ActivityContext(run)
             payload = work.item.task.input
@@ -149,7 +180,7 @@ class Child:
             if inspect.isawaitable(result):
                 result = asyncio.run(_awaited(result))
             run.send_sign()
-            return Done(app.converter.encode(result))
+            return Done(result_text(app.converter.encode, result, definition.name))
         except BaseException as error:  # noqa: BLE001  every way out of user code is an outcome
             run.send_sign()
             return Failed(_failure(app, error))
@@ -161,7 +192,8 @@ class ChildRun:
     def __init__(self, child: Child, work: Work) -> None:
         self._child = child
         self._item = work.item
-        self.converter: Any = None
+        self._hub = work.program.hub
+        self.app: Any = None
         self.cancelled: str | None = None
         self._pending: tuple[str | None, str | None] | None = None
         self._sent_at = float("-inf")
@@ -179,8 +211,8 @@ class ChildRun:
 
     @property
     def details(self) -> str | None:
-        """What the last run reported."""
-        return self._item.details
+        """What the last run reported, or the attempt before."""
+        return self._item.resume
 
     def alive(self, *, progress: str | None = None, details: str | None = None) -> None:
         """A sign of life: sent now, or by the reading thread if another has just been sent."""
@@ -200,19 +232,22 @@ class ChildRun:
 
     def encode(self, value: Any) -> str | None:
         """A value as payload."""
-        result: str | None = self.converter.encode(value)
+        result: str | None = self.app.converter.encode(value)
         return result
 
     def decode(self, payload: str | None, expected_type: Any) -> Any:
         """A payload as value."""
-        return self.converter.decode(payload, expected_type)
+        return self.app.converter.decode(payload, expected_type)
 
     def client(self) -> Any:
-        """There is none."""
-        raise RuntimeError(
-            "ctx.client is not there in a cpu=True activity, whose process has no hub: "
-            "do what needs the hub in another activity, or open a holdtrue.SyncClient(hub) here"
-        )
+        """A blocking client of the host's hub, opened by this process for itself."""
+        if self._hub is None:
+            raise RuntimeError(
+                f"activity {self.task.name!r} of instance {self.task.instance_id!r} is cpu=True and runs in a process "
+                "of its own, which cannot open this hub: it has no location that another process could open. "
+                "Do what needs ctx.client in an activity without cpu=True"
+            )
+        return self._child.client(self._hub, self.app)
 
     async def wait_cancelled(self) -> None:
         """Until the run should end."""
@@ -223,36 +258,47 @@ class ChildRun:
 # -- finding the code ----------------------------------------------------------------------------------------
 
 
-def load(work: Work) -> tuple[Any, Any]:
+def load(program: Program, name: str) -> tuple[Any, Any]:
     """The app and the activity's definition, by importing their modules.  Raises what an import may raise."""
-    if work.main is not None:
-        load_main(work.main)
-    name = work.item.task.name
-    module = import_place(work.function)
-    app = None if work.app is None else find(import_place(work.app), work.app.name)
+    if program.main is not None:
+        load_main(program.main)
+    module = import_place(program.function)
+    app = None if program.app is None else getattr(import_place(program.app), program.app.name, None)
     if app is None:
-        app = _apps.get(work.function.module)
+        # It has no global name, or gets it only where the script is run.
+        app = _apps.get(program.bare)
         if app is None:
-            app = _apps[work.function.module] = _new_app(work.max_payload)
-        if name not in app.activities:
-            app.activity(find(module, work.function.name), name=name, cpu=True)
-    definition = app.activities.get(name)
-    if definition is None:
-        raise LookupError(
-            f"importing {work.function.module} does not register activity {name!r}: "
-            "a cpu=True activity must be defined at the top level of a module, not in a function or under a condition"
-        )
-    return app, definition
+            app = _apps[program.bare] = _new_app(program.bare)
+    if name not in app.activities:
+        # Its registration stands in a function, or under a condition.
+        app.activity(find(module, program.function.name), name=name, cpu=True)
+    return app, app.activities[name]
 
 
-_apps: dict[str, Any] = {}
+_apps: dict[BareApp, Any] = {}
 """Apps made here, for functions whose own app has no global name."""
 
 
-def _new_app(max_payload: int | None) -> Any:
+def _new_app(bare: BareApp) -> Any:
     from holdtrue.authoring.app import App  # most processes have the user's own
 
-    return App() if max_payload is None else App(max_payload=max_payload)
+    place, provider = bare.failure_properties, None
+    if place is not None:
+        try:
+            provider = find(import_place(place), place.name)
+        except LookupError as missing:
+            raise LookupError(
+                f"failure_properties of the app cannot be found here: {missing}. Make it a function at the top level "
+                "of a module, or assign the app to a name there (not under `if __name__ == '__main__'`)"
+            ) from None
+    app = App(max_payload=bare.max_payload, failure_properties=provider)
+    for error in bare.errors:
+        try:
+            cls = find(import_place(error.place), error.place.name)
+        except (ImportError, LookupError):
+            continue  # what is defined within a function of the host's is not what code here could raise
+        app.error(cls, properties=error.properties, non_retriable=error.non_retriable)
+    return app
 
 
 def import_place(place: Place) -> types.ModuleType:
@@ -262,15 +308,16 @@ def import_place(place: Place) -> types.ModuleType:
 
 
 def find(module: types.ModuleType, name: str) -> Any:
-    """The object of that dotted name in the module."""
+    """The object of that dotted name in the module.  Raises LookupError where there is none."""
     found: Any = module
     for part in name.split("."):
-        if part == "<locals>":
+        try:
+            found = getattr(found, part)
+        except AttributeError:
             raise LookupError(
-                f"{module.__name__}:{name} is defined within a function; "
-                "a cpu=True activity must be defined at the top level of a module"
-            )
-        found = getattr(found, part)
+                f"{module.__name__}:{name} is not there when the module is imported: what a cpu=True activity needs "
+                "must be defined at the top level of a module, not in a function or under a condition"
+            ) from None
     return found
 
 
@@ -278,12 +325,19 @@ def load_main(script: MainScript) -> None:
     """Load the host's script as `__main__`, under another name, so that what it does when run is not done."""
     if MAIN_NAME in sys.modules:
         return
-    if script.module is not None:
-        content = runpy.run_module(script.module, run_name=MAIN_NAME, alter_sys=True)
-    elif script.path is not None:
-        content = _run_script(script.path)
-    else:
-        content = {}
+    try:
+        if script.module is not None:
+            content = runpy.run_module(script.module, run_name=MAIN_NAME, alter_sys=True)
+        elif script.path is not None:
+            content = _run_script(script.path)
+        else:
+            content = {}
+    except BaseException as error:  # SystemExit too: the script was run, and it was to be loaded
+        raise ImportError(
+            f"the process of a cpu=True activity cannot load {script.module or script.path}: "
+            f"{type(error).__name__}: {error}. What only the program itself shall do belongs under "
+            "`if __name__ == '__main__':`"
+        ) from error
     module = types.ModuleType(MAIN_NAME)
     module.__dict__.update(content)
     sys.modules[MAIN_NAME] = sys.modules["__main__"] = module
@@ -311,12 +365,17 @@ def _failure(app: Any, error: BaseException) -> FailureDetails:
     try:
         if app is not None:
             failure: FailureDetails = app.failure(error)
-            return failure
+            return _as_in_host(failure)
     except BaseException:  # noqa: BLE001  an error that cannot be described is an outcome all the same
         pass
-    bare = bare_failure(error)
-    return FailureDetails(
-        message=bare.message,
-        error_type=bare.error_type,
-        stack_trace="".join(traceback.format_exception(error))[-20_000:],
-    )
+    trace = "".join(traceback.format_exception(error))[-20_000:]
+    return _as_in_host(msgspec.structs.replace(bare_failure(error), stack_trace=trace))
+
+
+def _as_in_host(failure: FailureDetails) -> FailureDetails:
+    """With the names that error classes of the host's script have there."""
+    inner = None if failure.inner_failure is None else _as_in_host(failure.inner_failure)
+    name = failure.error_type
+    if name.startswith(f"{MAIN_NAME}."):
+        name = f"__main__{name.removeprefix(MAIN_NAME)}"
+    return msgspec.structs.replace(failure, error_type=name, inner_failure=inner)

@@ -9,6 +9,8 @@ from holdtrue.core.events import FailureDetails
 from holdtrue.stores.protocol import LockedActivity
 
 LENGTH_BYTES = 4
+MAIN_NAME = "__holdtrue_main__"
+"""What `__name__` is in the host's script when a process loads it: its `if __name__ == "__main__"` is not taken."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -25,14 +27,40 @@ class MainScript(msgspec.Struct, frozen=True):
     path: str | None
 
 
-class Work(msgspec.Struct, frozen=True, tag=True):
-    """To the process: run this item.  `app` None: the function was registered on an app that has no global name."""
+class KnownError(msgspec.Struct, frozen=True):
+    """An error class that the app has registered, and where it stands."""
 
-    item: LockedActivity
+    place: Place
+    properties: tuple[str, ...]
+    non_retriable: bool
+
+
+class BareApp(msgspec.Struct, frozen=True):
+    """What an app that has no global name is made from again: it gives errors and payloads their form."""
+
+    max_payload: int
+    errors: tuple[KnownError, ...]
+    failure_properties: Place | None
+
+
+class Program(msgspec.Struct, frozen=True):
+    """What is to be loaded for an activity: its function, and its app by name or (where it has none) anew.
+
+    `hub` is the location of the host's hub (None: no other process can open it).
+    """
+
     function: Place
     app: Place | None
+    bare: BareApp
     main: MainScript | None
-    max_payload: int | None = None
+    hub: str | None
+
+
+class Work(msgspec.Struct, frozen=True, tag=True):
+    """To the process: run this item of this program's."""
+
+    item: LockedActivity
+    program: Program
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

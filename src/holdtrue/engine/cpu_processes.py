@@ -21,17 +21,22 @@ from typing import Any, cast
 
 import msgspec
 
+from holdtrue.authoring.errors import RegistrationError
 from holdtrue.core.events import FailureDetails
 from holdtrue.environment import Environment
 
 from .activity_runs import Run
 from .cpu_messages import (
+    MAIN_NAME,
+    BareApp,
     Began,
     Cancel,
     Done,
     Failed,
+    KnownError,
     MainScript,
     Place,
+    Program,
     Sign,
     ToProcess,
     Work,
@@ -50,7 +55,7 @@ REAP_PATIENCE = 20
 
 
 class CpuProcesses:
-    """The processes of one pool.
+    """The processes of one pool.  Raises RegistrationError where the app's errors could not be told from them.
 
     `began(run)` is called when a run's code begins, `ended(run, result, failure)` when it has ended, and
     `crashed(run, how)` when its process died (or was killed) before that.
@@ -61,6 +66,7 @@ class CpuProcesses:
         app: Any,
         environment: Environment,
         *,
+        hub: str | None,
         load_seconds: float,
         began: Callable[[Run], None],
         ended: Callable[[Run, str | None, FailureDetails | None], None],
@@ -72,13 +78,16 @@ class CpuProcesses:
         self.ended = ended
         self.crashed = crashed
         self._app = app
-        self._places: dict[str, tuple[Place, Place | None, MainScript | None]] = {}
+        self._hub = hub
+        if any(definition.kind == "cpu" for definition in app.activities.values()):
+            check_app(app)
+        self._programs: dict[str, Program] = {}
         self._idle: list[CpuProcess] = []
         self._all: set[CpuProcess] = set()
 
     def run(self, run: Run) -> None:
         """Run it in a free process, or a new one."""
-        function, app, main = self._where(run)
+        program = self._program(run)
         process = self._idle.pop() if self._idle else self._spawn(run)
         if process is None:
             return
@@ -86,11 +95,8 @@ class CpuProcesses:
         process.start(
             run,
             Work(
-                item=run.item,
-                function=function,
-                app=app,
-                main=main,
-                max_payload=getattr(self._app, "max_payload", None),
+                item=msgspec.structs.replace(run.item, details=run.details, run=run.number),
+                program=program,
             ),
         )
 
@@ -107,10 +113,13 @@ class CpuProcesses:
     async def close(self) -> None:
         """End all processes now, and wait until the system has taken them (2 s at most)."""
         for process in list(self._all):
-            process.kill("the pool was closed")
-        for _ in range(200):
+            process.end("the pool was closed")
+        for turn in range(200):
             if all(process.has_ended() for process in self._all):
                 return
+            if turn == REAP_PATIENCE:
+                for process in list(self._all):
+                    process.kill("the pool was closed")
             await self.environment.sleep(REAP_SECONDS)
 
     def idle(self, process: "CpuProcess") -> None:
@@ -127,16 +136,18 @@ class CpuProcesses:
         if process in self._idle:
             self._idle.remove(process)
 
-    def _where(self, run: Run) -> tuple[Place, Place | None, MainScript | None]:
+    def _program(self, run: Run) -> Program:
         name = run.activity.name
-        places = self._places.get(name)
-        if places is None:
-            function = run.activity.function
-            place = Place(function.__module__, getattr(function, "__qualname__", type(function).__qualname__))
-            app = place_of(self._app, first=place.module)
-            uses_main = place.module == "__main__" or (app is not None and app.module == "__main__")
-            places = self._places[name] = (place, app, main_script() if uses_main else None)
-        return places
+        program = self._programs.get(name)
+        if program is None:
+            function = place_by_name(run.activity.function)
+            app = place_of(self._app, first=function.module)
+            bare = bare_app(self._app)
+            places = [function, app, bare.failure_properties, *(error.place for error in bare.errors)]
+            uses_main = any(place is not None and place.module == "__main__" for place in places)
+            program = Program(function, app, bare, main_script() if uses_main else None, self._hub)
+            self._programs[name] = program
+        return program
 
     def _spawn(self, run: Run) -> "CpuProcess | None":
         try:
@@ -192,6 +203,15 @@ class CpuProcess(asyncio.Protocol):
         else:
             self._transport.write(frame(message))
 
+    def end(self, how: str) -> None:
+        """End it: one that does nothing leaves what it has open in order, any other is killed."""
+        if self.run is not None or self._transport is None:
+            self.kill(how)
+            return
+        self._how = self._how or how
+        self._owner.retire(self)
+        self._transport.close()  # its socket's end tells it; `_reap` sees that it goes
+
     def kill(self, how: str) -> None:
         """End it now, for this reason."""
         self._how = self._how or how
@@ -199,6 +219,9 @@ class CpuProcess(asyncio.Protocol):
         self._kill()
         if self._transport is None:
             self._reap()  # no socket whose end could tell
+        else:
+            # Its socket's end may not tell either: what the user's code has forked may have it, too.
+            self._set_timer(REAP_SECONDS, self._reap)
 
     def has_ended(self) -> bool:
         """True if the system has taken it."""
@@ -251,8 +274,8 @@ class CpuProcess(asyncio.Protocol):
         run, self.run = self.run, None
         if run is not None:
             run.process = None
-        self._set_timer(IDLE_SECONDS, partial(self.kill, "it was idle"))
         if self._how is None:
+            self._set_timer(IDLE_SECONDS, partial(self.end, "it was idle"))
             self._owner.idle(self)
 
     def _reap(self) -> None:
@@ -264,6 +287,8 @@ class CpuProcess(asyncio.Protocol):
             self._set_timer(REAP_SECONDS, self._reap)
             return
         self._set_timer(None, None)
+        if self._transport is not None:
+            self._transport.close()
         self._owner.gone(self)
         run, self.run = self.run, None
         if run is not None:
@@ -292,6 +317,48 @@ def child_arguments(descriptor: int, parent: int) -> list[str]:
         f"from holdtrue.engine.cpu_child import main; main({descriptor}, {parent})"
     )
     return ["-c", program]
+
+
+def place_by_name(target: Any) -> Place:
+    """Where a function or class says that it stands."""
+    return Place(target.__module__, getattr(target, "__qualname__", type(target).__qualname__))
+
+
+def bare_app(app: Any) -> BareApp:
+    """What an app is made from again in a process."""
+    return BareApp(
+        max_payload=app.max_payload,
+        errors=tuple(
+            KnownError(place_by_name(known.cls), known.properties, known.non_retriable) for known in app.errors.values()
+        ),
+        failure_properties=None if app.failure_properties is None else place_by_name(app.failure_properties),
+    )
+
+
+def refuse_host() -> None:
+    """Raises RuntimeError in the process of an activity: a script that begins a host whenever it is loaded would
+    begin one in each of its own activities' processes."""
+    if MAIN_NAME in sys.modules:
+        raise RuntimeError(
+            "this is the process of a cpu=True activity, in which no host is begun: "
+            "put what begins it under `if __name__ == '__main__':`"
+        )
+
+
+def check_app(app: Any) -> None:
+    """Raises RegistrationError where a process would find neither the app nor its `failure_properties`."""
+    provider = app.failure_properties
+    if provider is None or place_of(app, first="__main__") is not None:
+        return
+    place = place_by_name(provider)
+    found: Any = sys.modules.get(place.module)
+    for part in place.name.split("."):
+        found = getattr(found, part, None)
+    if found is not provider:
+        raise RegistrationError(
+            f"failure_properties of this app is {provider!r}, which the processes of its cpu=True activities cannot "
+            "find: make it a function at the top level of a module, or assign the app to a name there"
+        )
 
 
 def place_of(target: Any, *, first: str) -> Place | None:

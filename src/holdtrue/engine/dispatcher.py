@@ -19,7 +19,7 @@ from holdtrue.core.errors import InvariantBroken, NonDeterminismError
 from holdtrue.core.messages import ActivityTask, InboundMessage, WorkRef
 from holdtrue.core.projection import TERMINAL, Condition
 from holdtrue.environment import Environment
-from holdtrue.stores.errors import LeaseLost, StoreError
+from holdtrue.stores.errors import LeaseLost, StoreCorrupt, StoreError
 from holdtrue.stores.protocol import (
     ActivityResult,
     CommitOutcome,
@@ -110,7 +110,7 @@ class Dispatcher:
         self._committed = committed
         self._background = Background(environment, lost)
         self._taking = Taking(store, environment, self._background, self, app.queues(settings.tags), self.deliver)
-        self._handing_in = HandingIn(store, self._background, self.deliver)
+        self._handing_in = HandingIn(store, self._background, self.deliver, self._taking.instances)
         self.due = DueWatch(store, environment, self._background, deliver=self.deliver, ready=self._taking.instances)
         self._ready: list[Session] = []
         self._turn_due = False
@@ -165,6 +165,8 @@ class Dispatcher:
         if old is not None:
             self._drop(old)
         self.sessions.add(session)
+        if locked.record.deadline is not None:
+            self.due.note(locked.record.deadline)
         self._mark(session)
 
     def deliver(self, delivery: Delivery) -> None:
@@ -205,6 +207,7 @@ class Dispatcher:
         """Another process made work, or changed what somebody waits for."""
         if notice.work:
             self._taking.everything()
+            self.due.look()
         if notice.changed:
             self._changed(notice.changed)
 
@@ -253,11 +256,13 @@ class Dispatcher:
             after = environment.monotonic()
             if after - clock > self.settings.slow_step_seconds:
                 self.counters.slow_steps += 1
+                place = None if session.run is None else session.run.where()
                 log.warning(
-                    "a step of orchestration %r (instance %r) took %.1f s and blocked everything else: "
-                    "move blocking work into an activity",
+                    "a step of orchestration %r (instance %r)%s took %.1f s and blocked everything else: "
+                    "move what blocks or computes into an activity (ctx.call_activity)",
                     session.record.projection.name,
                     session.instance_id,
+                    f", up to the wait at {place}," if place else "",
                     after - clock,
                 )
             clock = after
@@ -368,6 +373,12 @@ class Dispatcher:
     async def _load(self, session: Session) -> None:
         try:
             history = await self.store.load(session.lease)
+        except StoreCorrupt as error:
+            # Trying again at once would not end.
+            self._free(session)
+            if self.sessions.get(session.lease.key) is session:
+                self._park(session, f"its history cannot be read: {error}")
+            return
         except StoreError as error:
             log.warning("instance %r could not be loaded, it will be tried again: %s", session.instance_id, error)
             self._free(session)
@@ -383,8 +394,14 @@ class Dispatcher:
                 return
             session.replay(self._author, history)
         except OrchestratorNotFound:
-            self._drop(session)
-            await self._put_back([session.lease])
+            # A terminate or a deadline needs no code; for the rest another host, or a later one, has it.
+            commit = session.end_unrun(None, self.environment.now(), self.environment.new_id)
+            if commit is None:
+                self._drop(session)
+                await self._put_back([session.lease])
+            else:
+                self._hold_busy(session)
+                await self._commit([Committing(lease=session.lease, commit=commit, keep=False)], [session])
             return
         except NonDeterminismError as error:
             commit = self._mismatch(session, error, self.environment.now())
@@ -433,6 +450,9 @@ class Dispatcher:
                 self._free(session)
             await self._discard(sessions)
             return
+        except Exception as error:  # noqa: BLE001  whatever it is, the others of the batch go on
+            await self._commit_apart(batch, sessions, error)
+            return
         assert self.pool is not None
         changed: list[InstanceRecord] = []
         submit: list[LockedActivity] = []
@@ -446,6 +466,9 @@ class Dispatcher:
             self.sessions.grow(session, session.record.length * 150)
             if commit.messages:
                 self._note_due(commit)
+                if len(outcome.deliveries) < sum(message.due is None for message in commit.messages):
+                    # Some are for instances that this host does not hold: perhaps nobody does.
+                    self._taking.instances()
             if commit.cancelled and session.local:
                 # Their rows are gone; those that run here are told directly.
                 self.pool.cancel_scheduled(session.lease.key, commit.cancelled)
@@ -481,6 +504,18 @@ class Dispatcher:
         settings = self.settings
         if len(self.sessions) > settings.live_instances or self.sessions.bytes > settings.live_bytes:
             await self._give_back(self.sessions.surplus(settings.live_instances, settings.live_bytes))
+
+    async def _commit_apart(self, batch: list[Committing], sessions: list[Session], error: Exception) -> None:
+        """Something in a batch cannot be written: each by itself, so that only the one that cannot is held."""
+        if len(batch) > 1:
+            for committing, session in zip(batch, sessions, strict=True):
+                await self._commit([committing], [session])
+            return
+        (session,) = sessions
+        why = f"its episode cannot be written: {type(error).__name__}: {error}"
+        log.error("a defect of Holdtrue: instance %r: %s", session.instance_id, why, exc_info=error)
+        self._free(session)
+        self._park(session, why)
 
     def _not_committed(self, session: Session, outcome: CommitOutcome) -> None:
         local = [m for m in session.taken + session.inbox if m.work is not None]
@@ -547,6 +582,11 @@ class Dispatcher:
     def look(self) -> None:
         """The hub has new work."""
         self._taking.everything()
+
+    def freed(self) -> None:
+        """The pool has room again, though nothing has just ended for the hub."""
+        if self._taking.may_have_items:
+            self._take_when_hungry()
 
     def _take_when_hungry(self) -> None:
         assert self.pool is not None

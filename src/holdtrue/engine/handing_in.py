@@ -13,12 +13,23 @@ from .tasks import Background
 
 
 class HandingIn:
-    """Results on their way to the hub, in batches."""
+    """Results on their way to the hub, in batches.
 
-    def __init__(self, store: TaskHubStore, background: Background, deliver: Callable[[Delivery], None]) -> None:
+    `deliver` takes what is for an instance of this host's, `look` is told that there may be an instance with
+    work that nobody holds.
+    """
+
+    def __init__(
+        self,
+        store: TaskHubStore,
+        background: Background,
+        deliver: Callable[[Delivery], None],
+        look: Callable[[], None],
+    ) -> None:
         self._store = store
         self._background = background
         self._deliver = deliver
+        self._look = look
         self._results: list[ActivityResult] = []
         self._under_way = False
 
@@ -44,8 +55,7 @@ class HandingIn:
     async def _send(self) -> None:
         try:
             while self._results:
-                await self._background.until_done(self._send_batch)
-                if self._background.stopping:
+                if not await self._background.until_done(self._send_batch):
                     return
         finally:
             self._under_way = False
@@ -61,3 +71,5 @@ class HandingIn:
         for outcome in outcomes:
             if outcome.delivery is not None:
                 self._deliver(outcome.delivery)
+        if any(outcome.accepted and outcome.delivery is None for outcome in outcomes):
+            self._look()

@@ -17,7 +17,7 @@ from holdtrue.core.errors import NonDeterminismError
 from holdtrue.core.messages import InboundMessage
 from holdtrue.core.projection import Status
 from holdtrue.core.replay import Run
-from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance
+from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance, is_rewinding
 
 MISMATCH_ERROR_TYPE = "holdtrue.NonDeterminismError"
 
@@ -68,9 +68,7 @@ class Session:
     @property
     def rewinds(self) -> bool:
         """True where a failed instance is to be set back to before its failure."""
-        return self.record.projection.status is Status.FAILED and any(
-            type(message.event) is ev.ExecutionRewound for message in self.inbox
-        )
+        return is_rewinding(self.record) and any(type(message.event) is ev.ExecutionRewound for message in self.inbox)
 
     @property
     def needs_history(self) -> bool:

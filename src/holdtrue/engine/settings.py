@@ -10,7 +10,8 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one host.
 
     `name` tells hosts apart in logs.  `lease_seconds` is how long a host that is stopped (not dead: that
-    shows at once) keeps its work.  `tags` are the activity tags it serves.  `live_instances` and
+    shows at once) keeps its work, `renew_seconds` how often it looks for dead hosts and, when it is due, prolongs its
+    lease.  `tags` are the activity tags it serves.  `live_instances` and
     `live_bytes` bound the live coroutines kept for instances that wait (by count, and by bytes of their
     histories); beyond, the least recently used are put back and replayed when they go on.  `idle_seconds`
     puts back an instance that had nothing to do for so long.  `active_instances` bounds what is taken
@@ -22,6 +23,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = ""
     lease_seconds: float = 120.0
+    renew_seconds: float = 1.0
     tags: Collection[str] = ()
     live_instances: int = 5_000
     live_bytes: int = 64 * 1024 * 1024

@@ -42,20 +42,20 @@ class Background:
         while self._tasks:
             await asyncio.wait(list(self._tasks))
 
-    async def until_done(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Call until the store has done it, with a growing pause; gives up at a stop or when the lease is lost."""
+    async def until_done(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
+        """Call until the store has done it, with a growing pause; false where a stop or a lost lease ends that."""
         delay = 0.05
         while True:
             try:
                 await call()
-                return
+                return True
             except LeaseLost:
                 self.lost()
-                return
+                return False
             except StoreError as error:
                 if self.stopping:
                     log.warning("the hub did not take this at the stop (the lease will end): %s", error)
-                    return
+                    return False
                 log.warning("the hub does not take work now, trying again: %s", error)
                 await self.environment.sleep(delay)
                 delay = min(delay * 2, 5.0)

@@ -68,7 +68,7 @@ async def end_replaced(
     if record is None or record.projection.status.is_terminal:
         return None, None
     why = msgspec.json.encode(f"replaced by a later run of schedule {spec.schedule_id!r}").decode()
-    event = ExecutionTerminated(timestamp=now, input=why)
+    event = ExecutionTerminated(timestamp=now, input=why, recurse=True)
     (sent,) = await store.send([OutboundMessage(instance_id=plan.start.terminate, event=event)])
     return record.projection.status, sent.delivery
 

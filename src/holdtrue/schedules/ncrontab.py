@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from datetime import MAXYEAR, date, datetime, timedelta
 from typing import Final, NamedTuple
 
+from holdtrue.core.ids import short
 from holdtrue.schedules.errors import InvalidSchedule, NeverFires
 
 _MONTHS = tuple(name.lower() for name in (
@@ -46,6 +47,10 @@ _FIELDS: Final = (
     _Field("month", 1, 12, _MONTHS),
     _Field("weekday", 0, 6, _WEEKDAYS),
 )
+
+
+_LONGEST: Final = 1_000
+"""Characters of an expression; whoever lists every second of a minute needs 169."""
 
 
 def _value(text: str, field: _Field, expression: str) -> int:
@@ -102,6 +107,10 @@ class NCrontab:
     __slots__ = ("_days", "_hours", "_minutes", "_months", "_seconds", "_weekdays", "every_hour", "expression")
 
     def __init__(self, expression: str) -> None:
+        if len(expression) > _LONGEST:
+            raise InvalidSchedule(
+                f"cron expression {short(expression)} has {len(expression)} characters; {_LONGEST} are the most"
+            )
         texts = expression.split()
         if len(texts) not in (5, 6):
             raise InvalidSchedule(

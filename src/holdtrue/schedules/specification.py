@@ -3,16 +3,25 @@
 Pure; knows nothing of what a schedule has done (`planning`), nor of who acts on it (`service`).
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from holdtrue.core.dialect import to_datetime, to_ticks
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import TICKS_PER_MICROSECOND, TICKS_PER_SECOND, Ticks
-from holdtrue.core.ids import MAX_ESCAPED_UNITS, check_instance_id, check_name, escaped_units, short
+from holdtrue.core.ids import (
+    MAX_ESCAPED_UNITS,
+    check_instance_id,
+    check_name,
+    check_tags,
+    check_text,
+    escaped_units,
+    short,
+)
 from holdtrue.schedules.errors import InvalidSchedule, NeverFires
 from holdtrue.schedules.timeline import Timeline, crontab, zone
 
@@ -92,10 +101,12 @@ class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         """Check the whole; texts and naive times take their types."""
         put = msgspec.structs.force_setattr
         _check_id(self.schedule_id, "schedule_id", MAX_ID_UNITS)
-        try:
-            check_name(self.orchestrator)
-        except InvalidInput as error:
-            raise self._invalid("orchestrator", f"does not do: {error}") from error
+        self._check("orchestrator", check_name)
+        for member in ("version", "cron", "time_zone", "input"):
+            if getattr(self, member) is not None:
+                self._check(member, lambda value: check_text(value, "it"))
+        if self.tags is not None:
+            self._check("tags", check_tags)
         put(self, "overlap", self._choice(Overlap, self.overlap, "overlap"))
         put(self, "missed", self._choice(Missed, self.missed, "missed"))
         for name in ("start_at", "end_at"):
@@ -114,6 +125,12 @@ class ScheduleSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             )
         self._check_identity()
         self._check_time()
+
+    def _check(self, member: str, check: Callable[[Any], object]) -> None:
+        try:
+            check(getattr(self, member))
+        except InvalidInput as error:
+            raise self._invalid(member, f"does not do: {error}") from error
 
     def _check_identity(self) -> None:
         if self.instance_id is None:

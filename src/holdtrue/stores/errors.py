@@ -28,7 +28,10 @@ class UnsuitableFileSystem(StoreError):
 
 
 class OutcomeUnknown(StoreError):
-    """A write was sent and its answer lost: it may have been done.  Read back before anything else."""
+    """A write was sent and its answer lost: it may have been done.  Read back before anything else.
+
+    A host does not know any more what it holds: its next call as a host is LeaseLost, and it must join again.
+    """
 
 
 class LeaseLost(StoreError):

@@ -38,6 +38,11 @@ class InstanceRecord(msgspec.Struct, kw_only=True):
     waits_for_worker: bool = False
 
 
+def is_rewinding(record: InstanceRecord) -> bool:
+    """True where a rewind was accepted and is not done yet: it is Pending again, and has a history all the same."""
+    return record.projection.status is Status.PENDING and record.length > 0
+
+
 class Lease(msgspec.Struct, frozen=True, gc=False):
     """An instance under lock: the store's key of it, and the fencing token."""
 
@@ -69,6 +74,12 @@ class LockedActivity(msgspec.Struct, kw_only=True, gc=False):
     run: int = 1
     details: str | None = None
     scheduled_at: Ticks = 0
+
+    @property
+    def resume(self) -> str | None:
+        """From where it goes on: what its last run reported, else what the attempt before did (JSON text)."""
+        options = self.task.options
+        return self.details if self.details is not None or options is None else options.details
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
@@ -357,6 +368,10 @@ class TaskHubStore(Protocol):
     `OutcomeUnknown` alone) is to be read back.
     """
 
+    @property
+    def location(self) -> str | None:
+        """A path or URL by which another process of this machine opens the same hub (None: none can)."""
+
     # -- life ----------------------------------------------------------------------------------------
     async def open(self) -> None:
         """Open, create or migrate the hub."""
@@ -384,7 +399,12 @@ class TaskHubStore(Protocol):
         """Create instances."""
 
     async def send(self, messages: Sequence[OutboundMessage]) -> list[SendOutcome]:
-        """Put messages into instances' inboxes."""
+        """Put messages into instances' inboxes.
+
+        One that asks for a rewind makes a failed instance Pending at once (`projection.rewinding`).  A recursive
+        terminate to one that has ended goes on to all under it; so it does from one that takes it, or that
+        ends before it could (`commit`), in the same transaction.
+        """
 
     async def status(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
         """The records, None for an id that there is not."""
@@ -406,7 +426,9 @@ class TaskHubStore(Protocol):
 
     # -- hosts ---------------------------------------------------------------------------------------
     async def lock(self, limit: int) -> list[LockedInstance]:
-        """Take up to `limit` instances that have work and whose code this host has."""
+        """Take up to `limit` instances that have work and whose code this host has, or that a waiting message ends
+        whoever has their code (a terminate, a deadline, a cancel before the first step).
+        """
 
     async def lock_activities(self, limit: int, queues: Sequence[str] | None = None) -> list[LockedActivity]:
         """Take up to `limit` work items of this host's queues (or of those given)."""

@@ -74,12 +74,16 @@ async def settle() -> None:
 
 
 class Bench:
-    """`told` holds (task id, event) in the order told; `reports` what was reported."""
+    """`told` holds (task id, event) in the order told; `reports` what was reported.
+
+    `freed` counts slots that came free after their run had been told of.
+    """
 
     def __init__(self, app: App, *, environment: Environment = REAL, client: Any = None, **settings: Any) -> None:
         self.told: list[tuple[int, TaskCompleted | TaskFailed | None]] = []
         self.reports: list[tuple[int, str | None, str | None]] = []
         self.wanted: bool | Exception = True
+        self.freed = 0
         self.environment = environment
         self._next = 0
         self._changed: list[asyncio.Future[None]] = []
@@ -90,6 +94,7 @@ class Bench:
             finished=self._finished,
             report=self._report,
             client_factory=client,
+            freed=self._freed,
         )
 
     def item(
@@ -145,6 +150,10 @@ class Bench:
             assert event.task_scheduled_id == item.task.task_id
         assert item.task.task_id not in dict(self.told), "told twice"
         self.told.append((item.task.task_id, event))
+
+    def _freed(self) -> None:
+        assert self.pool.free_slots() > 0
+        self.freed += 1
 
     async def _report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
         self.reports.append((ref.key, progress, details))

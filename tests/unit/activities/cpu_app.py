@@ -145,3 +145,62 @@ def say(path: str) -> None:
     with open(path + ".part", "w", encoding="utf-8") as file:
         file.write(str(os.getpid()))
     os.replace(path + ".part", path)
+
+
+@app.activity(cpu=True)
+def dies_on_the_way(ctx: Any, path: str) -> list[Any]:
+    """Reports, waits for the file `go`, and dies; the next run tells from where it would go on."""
+    if ctx.details is not None:
+        return [ctx.details, ctx.run]
+    ctx.heartbeat({"step": 1})
+    while not os.path.exists(os.path.join(path, "go")):
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+@app.activity(cpu=True)
+def reports_and_fails(ctx: Any) -> None:
+    ctx.heartbeat("near")
+    ctx.heartbeat("far")
+    raise ValueError("on the way")
+
+
+@app.activity(cpu=True)
+def forks_and_waits(ctx: Any, path: str) -> None:
+    """Has a child that outlives it, whose number it says; ignores every wish to end."""
+    _sleeper(path)
+    time.sleep(60)
+
+
+@app.activity(cpu=True)
+def forks_and_dies(ctx: Any, path: str) -> None:
+    _sleeper(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _sleeper(path: str) -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        file.write(str(child))
+    os.replace(path + ".part", path)
+
+
+@app.activity(cpu=True)
+def forks_and_reports(ctx: Any) -> str:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            ctx.heartbeat(1)
+            told = "nothing"
+        except BaseException as error:
+            told = f"{type(error).__name__}: {error}"
+        os.write(writing, told.encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    return os.read(reading, 4_096).decode()

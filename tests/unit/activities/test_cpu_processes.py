@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from holdtrue.authoring.app import App
+from holdtrue.authoring.errors import RegistrationError
 from holdtrue.core.actions import ActivityOptions
 from holdtrue.engine.cpu_messages import Cancel, Sign, frame, from_process, take_frames, to_process
 
+from . import cpu_errors
 from .bench import PATIENCE, Bench, ManualEnvironment, failure, result, with_bench
 from .cpu_app import app
 
@@ -170,7 +172,7 @@ def test_heartbeats_of_a_process_keep_it_from_timing_out(tmp_path: Path) -> None
         assert bench.told == []
         await environment.advance(0.2)
         failed = failure(dict(bench.told)[1])
-        assert failed.properties == {"timeout": "heartbeat", "seconds": 10.0}
+        assert failed.properties == {"timeout": "heartbeat", "seconds": 10.0, "holdtrue.details": "3"}
         await environment.advance(1)  # the grace of its process
         await bench.until(lambda: environment_idle(bench))
 
@@ -238,6 +240,32 @@ def test_an_app_without_a_global_name() -> None:
     with_bench(local, test, processes=1)
 
 
+def test_errors_of_an_app_without_a_global_name_are_told_as_in_its_host() -> None:
+    class Here(Exception):
+        """Registered too, and nothing that a process could import."""
+
+    def make(properties: Any) -> App:
+        local = App(failure_properties=properties)
+        local.error(cpu_errors.Declined, properties=["code"])
+        local.error(cpu_errors.Closed, non_retriable=True)
+        local.error(Here)
+        local.activity(cpu_errors.pay, cpu=True)
+        return local
+
+    async def test(bench: Bench) -> None:
+        declined = failure(await bench.run("pay", "7"))
+        assert declined.error_type == "tests.unit.activities.cpu_errors.Declined"
+        assert declined.properties == {"code": 7, "kind": "Declined"} and not declined.is_non_retriable
+        again = local.task_failed("failed", declined).__cause__
+        assert type(again) is cpu_errors.Declined and again.code == 7
+        assert failure(await bench.run("pay", "0")).is_non_retriable
+
+    local = make(cpu_errors.further_properties)
+    with_bench(local, test, processes=1)
+    with pytest.raises(RegistrationError, match=r"failure_properties of this app is .*lambda.*top level of a module"):
+        Bench(make(lambda error: {}))
+
+
 # -- scripts, and hosts that die -----------------------------------------------------------------------------
 
 
@@ -259,8 +287,64 @@ def test_activities_of_a_script(how: list[str]) -> None:
     lines = [json.loads(line) for line in out.splitlines()]
     assert process.returncode == 0
     assert {"square": 49, "child": True} in lines
+    # A class of the script's has the name that it has in the host, and its registration holds.
+    assert {"failed": "__main__.Odd", "cause": "__main__.Odd", "properties": {"number": 3}} in lines
     # Its process loaded it once, under another name: what it does when run was not done again.
     assert lines.count({"loaded": "__main__"}) == 1 and lines.count({"loaded": "__holdtrue_main__"}) == 1
+
+
+def test_a_program_that_begins_its_host_whenever_it_is_loaded(tmp_path: Path) -> None:
+    with script(str(HERE / "cpu_unguarded.py"), str(tmp_path / "hub.db")) as process:
+        out, _ = process.communicate(timeout=PATIENCE * 2)
+    assert process.returncode == 0
+    assert "cpu_unguarded.py: RuntimeError" in out and "no host is begun" in out
+    assert "if __name__ == '__main__':" in out
+
+
+def test_a_program_whose_app_is_there_only_when_it_is_run(tmp_path: Path) -> None:
+    with script(str(HERE / "cpu_guarded.py"), str(tmp_path / "hub.db")) as process:
+        out, _ = process.communicate(timeout=PATIENCE * 2)
+    assert process.returncode == 0
+    assert [json.loads(line) for line in out.splitlines()] == [2, ["__main__.Odd", True, 3]]
+
+
+def test_a_program_without_a_file_is_told_at_registration() -> None:
+    code = "import holdtrue\ndef f(ctx): ...\nholdtrue.App().activity(f, cpu=True)"
+    with script("-c", f"try:\n exec({code!r}, globals())\nexcept Exception as error: print(error)") as process:
+        out, _ = process.communicate(timeout=PATIENCE * 2)
+    assert "activity 'f' is cpu=True" in out and "put it into a module of its own, in a file" in out
+
+
+@pytest.mark.parametrize("how", ["told to end", "killed"])
+def test_a_process_whose_own_children_live_on_is_seen_to_end(how: str, tmp_path: Path) -> None:
+    """They have its end of the socket, as forked processes do; they must not keep the slot."""
+
+    async def test(bench: Bench) -> None:
+        path = tmp_path / "pid"
+        try:
+            if how == "killed":
+                failed = failure(await bench.run("forks_and_dies", json.dumps(str(path))))
+                assert failed.error_type == "holdtrue.ActivityProcessCrashedError"
+            else:
+                item = bench.submit("forks_and_waits", json.dumps(str(path)))
+                await pid_in(bench, path)
+                bench.pool.cancel([item.ref])
+            await bench.idle()
+            assert alive(int(path.read_text())), "the child of its own, which nobody but it can end"
+            assert json.loads(result(await bench.run("who")) or "")[0] == "order-1"
+        finally:
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
+    with_bench(app, test, processes=1, cancel_grace=0.1, crash_limit=1)
+
+
+def test_what_an_activity_has_forked_cannot_report(tmp_path: Path) -> None:
+    async def test(bench: Bench) -> None:
+        told = json.loads(result(await bench.run("forks_and_reports")) or "")
+        assert told.startswith("RuntimeError: this process was forked by an activity")
+        assert json.loads(result(await bench.run("who")) or "")[0] == "order-1"
+
+    with_bench(app, test, processes=1)
 
 
 def test_a_busy_process_dies_with_its_host(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Slots by kind, limits by name, and what the dispatcher is told to bring."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.authoring.app import App
+from holdtrue.core.events import TaskFailed
 from holdtrue.engine.activities import ActivityPool, PoolSettings
 from holdtrue.engine.activity_lanes import Activity, Lane, fill
 from holdtrue.environment import REAL
@@ -187,3 +189,32 @@ def test_lanes_keep_their_limits_and_never_idle(slots: int, limits: list[int | N
             assert first == sorted(first)
             # Nothing waits that could run.
             assert not (first and lane.running < slots and activity.running < activity.limit)
+
+
+def test_a_slot_that_comes_free_after_its_run_was_told_of_is_told_too() -> None:
+    """Else work that waits in the hub for it would be asked for only at the next look."""
+    app = App()
+    go = threading.Event()
+
+    @app.activity(start_to_close=0.05)
+    def deaf(ctx: Any) -> None:
+        go.wait(30)
+
+    @app.activity
+    async def waits(ctx: Any) -> None:
+        await asyncio.sleep(60)
+
+    @app.activity
+    async def quick(ctx: Any) -> None: ...
+
+    async def test(bench: Bench) -> None:
+        await bench.run("quick")
+        assert type(await bench.run("deaf")) is TaskFailed and bench.freed == 0
+        go.set()
+        await bench.until(lambda: bench.freed == 1)
+        item = bench.submit("waits")
+        await settle()
+        bench.pool.cancel([item.ref])
+        await bench.until(lambda: bench.freed == 2)
+
+    with_bench(app, test)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from holdtrue.authoring.app import App
+from holdtrue.authoring.errors import RegistrationError
 from holdtrue.core.events import TaskCompleted, TaskFailed
 from holdtrue.core.messages import WorkRef
 
@@ -75,6 +76,13 @@ TYPES = {
 
 def make_app() -> App:
     app = App(max_payload=100_000)
+
+    @app.activity
+    def hidden(ctx: Any) -> Any:
+        async def quick() -> int:
+            return 7
+
+        return quick()
 
     @app.activity
     async def quick(ctx: Any, kind: str) -> Any:
@@ -336,3 +344,38 @@ def test_counters_tell_what_happened() -> None:
         assert [type(event) for _, event in bench.told] == [TaskCompleted, TaskFailed]
 
     with_bench(make_app(), test)
+
+
+@pytest.mark.parametrize("name", ["quick", "slow", "blocking"])
+def test_a_result_that_cannot_be_written_names_its_activity(name: str) -> None:
+    async def test(bench: Bench) -> None:
+        for kind, error_type in (("unserialisable", "holdtrue.PayloadError"), ("oversize", "holdtrue.PayloadTooLarge")):
+            failed = failure(await bench.run(name, f'"{kind}"'))
+            assert failed.error_type == error_type
+            assert failed.message.startswith(f"the result of activity {name!r}: a ")
+
+    with_bench(make_app(), test)
+
+
+def test_a_coroutine_as_a_result_is_told_as_such(recwarn: pytest.WarningsRecorder) -> None:
+    async def test(bench: Bench) -> None:
+        failed = failure(await bench.run("hidden"))
+        assert failed.error_type == "holdtrue.PayloadError"
+        assert "'hidden' returned a coroutine" in failed.message and "async def" in failed.message
+
+    with_bench(make_app(), test)
+    assert not [warning for warning in recwarn if "never awaited" in str(warning.message)]
+
+
+def test_an_object_whose_call_yields_is_refused_at_registration() -> None:
+    class Rows:
+        def __call__(self, ctx: Any) -> Any:
+            yield 1
+
+    class MoreRows:
+        async def __call__(self, ctx: Any) -> Any:
+            yield 1
+
+    for rows in (Rows(), MoreRows()):
+        with pytest.raises(RegistrationError, match="activity 'rows' yields, but an activity gives its result once"):
+            App().activity(rows, name="rows")

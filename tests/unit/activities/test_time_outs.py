@@ -6,7 +6,8 @@ from typing import Any
 
 from holdtrue.authoring.app import App
 from holdtrue.core.actions import ActivityOptions
-from holdtrue.core.events import TICKS_PER_SECOND
+from holdtrue.core.events import TICKS_PER_SECOND, TaskCompleted
+from holdtrue.core.messages import WorkRef
 
 from .bench import Bench, ManualEnvironment, failure, result, settle, with_bench
 
@@ -126,7 +127,7 @@ def test_a_thread_keeps_its_slot_until_it_ends() -> None:
     with_bench(app, test, environment=ManualEnvironment(), threads=1)
 
 
-def test_schedule_to_start_is_judged_at_the_start() -> None:
+def test_schedule_to_start_strikes_while_it_waits_for_a_slot() -> None:
     app = App()
     gate = asyncio.Event()
     runs: list[int] = []
@@ -144,9 +145,12 @@ def test_schedule_to_start_is_judged_at_the_start() -> None:
         for _ in range(2_000):
             bench.submit("late", scheduled_at=began - 9 * TICKS_PER_SECOND)
         await settle()
-        # The second waits for the slot, and is judged when it would get it.
         assert bench.told == [] and runs == [1]
+        await environment.advance(0)
+        assert [number for number, _ in bench.told] == [2] and bench.pool.backlog() == 2_000
         await environment.advance(5)
+        # The first one still has the slot: none of the others waited for it any longer than it may.
+        assert len(bench.told) == 2_001 and runs == [1] and bench.pool.backlog() == 0
         gate.set()
         await bench.idle()
         assert runs == [1] and result(dict(bench.told)[1]) == "null"
@@ -204,3 +208,34 @@ def test_a_quick_one_leaves_no_timers() -> None:
         assert [timer for timer in manual(bench).timers if not timer.off] == []
 
     with_bench(app, test, environment=ManualEnvironment())
+
+
+def test_schedule_to_start_does_not_strike_once_it_has_begun_or_is_unwanted() -> None:
+    app = App()
+    gate = asyncio.Event()
+
+    @app.activity(schedule_to_start=10)
+    async def late(ctx: Any) -> None:
+        await gate.wait()
+
+    async def test(bench: Bench) -> None:
+        environment = manual(bench)
+        for _ in range(3):
+            bench.submit("late", scheduled_at=environment.now())
+        bench.pool.cancel([bench.item("late").ref, WorkRef(2, 7)])
+        await settle()
+        assert bench.told == [(2, None)]
+        gate.set()
+        await bench.until(lambda: len(bench.told) == 3)
+        gate.clear()
+        bench.submit("late", scheduled_at=environment.now())
+        bench.submit("late", scheduled_at=environment.now())
+        await settle()
+        await environment.advance(9)
+        gate.set()
+        await settle()
+        await environment.advance(9)
+        assert [type(event) for _, event in bench.told[1:]] == [TaskCompleted] * 4
+        assert bench.pool.counters.timed_out == 0
+
+    with_bench(app, test, environment=ManualEnvironment(), async_slots=1)

@@ -15,7 +15,7 @@ from typing import Any
 from holdtrue.authoring.app import App
 from holdtrue.core import dialect as dialects
 from holdtrue.core import events as ev
-from holdtrue.core.episode import ExecutionState, cancel_message, episode, state_of
+from holdtrue.core.episode import Episode, cancel_message, state_of
 from holdtrue.core.messages import ActivityTask, InboundMessage, OutboundMessage, Start
 from holdtrue.core.projection import TERMINAL, Projection, Status
 from holdtrue.core.replay import Run
@@ -115,15 +115,21 @@ class Hub:
         run = instance.run if self.live else None
         if run is None:
             run = Run(self.app.author, dialect)
-            run.replay(instance.history)
-        box = [run]
-
-        def execute(current: ExecutionState, events: Any) -> Any:
-            if current is not state:
-                box.append(Run(self.app.author, dialect))
-            return box[-1].step(events)
-
-        commit = episode(state, messages, execute, now=self.now, new_id=lambda: f"x{next(self._ids)}")
+            try:
+                run.replay(instance.history, unfinished=instance.wake)
+            except BaseException:
+                instance.inbox = messages
+                raise
+        if instance.wake:
+            # First the execution that has only begun, by itself.
+            messages, instance.inbox = [], messages
+        making = Episode(state, messages, now=self.now, new_id=lambda: f"x{next(self._ids)}")
+        going = (instance.wake or bool(making.feed)) and making.decide(run.step(making.feed))
+        while going:
+            run.close()
+            run = Run(self.app.author, dialect)
+            going = making.decide(run.step(making.feed))
+        commit = making.commit()
         if commit.replace:
             instance.history = []
             instance.state = state_of(
@@ -138,8 +144,8 @@ class Hub:
         if commit.replace:
             instance.state.extend(instance.history)
         instance.state.projection = commit.projection
-        box[-1].history_size = len(instance.history)
-        instance.run, instance.wake = (None if commit.wake else box[-1]), commit.wake
+        run.history_size = len(instance.history)
+        instance.run, instance.wake = (None if commit.wake else run), commit.wake
         cancelled = {(commit.instance_id, ordinal) for ordinal in commit.cancelled}
         self.delayed = [d for d in self.delayed if (d[2].instance_id, d[2].scheduled) not in cancelled]
         heapq.heapify(self.delayed)

@@ -44,6 +44,24 @@ class Attrs:
     parts: list[Point]
 
 
+@attrs.define
+class PrivateAttrs:
+    _secret: int = 0
+    shown: int = attrs.field(default=0, alias="visible")
+
+
+class Aliased(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    when: int = pydantic.Field(alias="When")
+    written: int = pydantic.Field(default=0, serialization_alias="Written")
+    parsed: pydantic.Json[Any] = pydantic.Field(default="{}", validate_default=True)
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def double(self) -> int:
+        return 2 * self.when
+
+
 class Typed(TypedDict):
     a: int
     b: str
@@ -143,6 +161,9 @@ CASES: list[tuple[Any, Any]] = [
     (5, Annotated[int, msgspec.Meta(ge=0)]),
     (Model(when=datetime(2024, 1, 2, tzinfo=UTC), tags={"x"}), Model),
     ([Model(when=datetime(2024, 1, 2, tzinfo=UTC))], list[Model]),
+    (PrivateAttrs(1, 2), PrivateAttrs),
+    ([PrivateAttrs(1, 2)], list[PrivateAttrs]),
+    (Aliased(When=1, written=2, parsed='{"a": 1}'), Aliased),
     (Money(5), Money),
     ([Money(5)], list[Money]),
     (Hooked(Point(1)), Hooked),
@@ -163,6 +184,15 @@ def test_round_trip(value: Any, kind: Any) -> None:
     again = converter.decode(payload, kind)
     assert again == value
     assert type(again) is type(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_becomes_null(value: float) -> None:
+    assert Converter().encode([value]) == "[null]"
+
+
+def test_what_others_wrote_by_the_aliases_of_a_model_is_read() -> None:
+    assert Converter().decode('{"When": 3}', Aliased).double == 6
 
 
 @pytest.mark.parametrize("hint", [None, Any, object], ids=str)

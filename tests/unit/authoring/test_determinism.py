@@ -2,9 +2,12 @@
 
 import asyncio
 import datetime as dt
+import json
 import os
 import random
 import secrets
+import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -14,6 +17,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from functools import wraps
 from os import urandom
+from pathlib import Path
 from random import randint
 from time import monotonic as ticking
 from time import sleep
@@ -148,6 +152,30 @@ def _generator(ctx: Any) -> Any:
     yield ctx.create_timer(time.time())
 
 
+async def _path(ctx: Any) -> None:
+    Path("x").read_text()
+
+
+async def _folder(ctx: Any) -> None:
+    os.listdir(".")
+
+
+async def _exists(ctx: Any) -> None:
+    os.path.exists("x")
+
+
+async def _database(ctx: Any) -> None:
+    sqlite3.connect("x")
+
+
+async def _name(ctx: Any) -> None:
+    socket.gethostname()
+
+
+async def _setting(ctx: Any) -> None:
+    os.environ.get("X")
+
+
 @pytest.mark.parametrize(
     ("function", "way"),
     [
@@ -179,6 +207,12 @@ def _generator(ctx: Any) -> Any:
         (_uninstalled, "activity"),
         (_nested, "current_utc_datetime"),
         (_generator, "current_utc_datetime"),
+        (_path, "activity"),
+        (_folder, "activity"),
+        (_exists, "activity"),
+        (_database, "activity"),
+        (_name, "activity"),
+        (_setting, "as input"),
     ],
 )
 def test_a_call_that_cannot_be_replayed_is_found(function: Callable[..., Any], way: str) -> None:
@@ -255,6 +289,96 @@ def test_code_without_source_passes() -> None:
     scope: dict[str, Any] = {}
     exec("import time\nasync def main(ctx):\n    time.time()", scope)
     App().orchestrator(scope["main"])
+
+
+def clock() -> float:
+    return time.time()  # in a function
+
+
+def through(n: int) -> float:
+    return clock() if n else through(n - 1)
+
+
+def audited() -> float:
+    return time.time()  # holdtrue: allow
+
+
+class Desk:
+    def clock(self) -> float:
+        return time.time()  # in a method
+
+    @staticmethod
+    def draw() -> float:
+        return random.random()  # in a static method
+
+    async def orchestrate(self, ctx: Any) -> None:
+        self.clock()  # the call
+
+    async def by_class(self, ctx: Any) -> None:
+        Desk.draw()  # the call
+
+
+async def _calls(ctx: Any) -> None:
+    clock()  # the call
+
+
+async def _calls_through(ctx: Any) -> None:
+    through(3)  # the call
+
+
+async def _calls_what_comes_later(ctx: Any) -> None:
+    comes_later()  # the call
+
+
+async def _awaits(ctx: Any) -> None:
+    await naps(ctx)  # the call
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (_calls, "in a function"),
+        (_calls_through, "in a function"),
+        (_calls_what_comes_later, "in a function below"),
+        (_awaits, "in a coroutine"),
+        (Desk().orchestrate, "in a method"),
+        (Desk().by_class, "in a static method"),
+    ],
+)
+def test_what_the_programs_own_functions_call_is_found(
+    function: Callable[..., Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At registration in a module's body, what is defined further down is not there yet.
+    monkeypatch.delitem(globals(), "comes_later")
+    with pytest.raises(RegistrationError) as caught:
+        App().orchestrator(function)
+    lines = Path(__file__).read_text().splitlines()
+
+    def number(end: str, after: int = 0) -> int:
+        return next(n for n, text in enumerate(lines, 1) if n > after and text.endswith(f"# {end}"))
+
+    called = number("the call", function.__code__.co_firstlineno)
+    assert f"{__file__}:{number(line)}: " in str(caught.value)
+    assert f"(called at {__file__}:{called})" in str(caught.value)
+
+
+def comes_later() -> float:
+    return time.time()  # in a function below
+
+
+async def naps(ctx: Any) -> None:
+    await asyncio.sleep(1)  # in a coroutine
+
+
+def test_what_is_only_handed_over_allowed_or_a_librarys_passes() -> None:
+    @App().orchestrator
+    async def main(ctx: Any) -> None:
+        await ctx.call_activity(clock)
+        audited()
+        clock()  # holdtrue: allow
+        json.dumps({})
+        pytest.importorskip("json")
+        ctx.clock()
 
 
 def test_activities_may_do_all_of_it() -> None:

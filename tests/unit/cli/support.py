@@ -10,6 +10,7 @@ import msgspec
 from typer.testing import CliRunner, Result
 
 from holdtrue.cli.program import app
+from holdtrue.client.client import StatusPage
 from holdtrue.client.errors import InstanceNotFound
 from holdtrue.client.status import InstanceStatus
 from holdtrue.core import events as ev
@@ -111,15 +112,17 @@ class FakeClient:
         self._note("history", instance_id)
         yield from self.histories[instance_id]
 
-    def query(self, **named: Any) -> Iterator[InstanceStatus]:
-        self._note("query", **named)
-        yield from self.instances.values()
+    def query_page(self, *, page_size: int, token: str | None = None, **named: Any) -> StatusPage:
+        self._note("query_page", page_size=page_size, token=token, **named)
+        items = list(self.instances.values())[int(token or 0) :]
+        return StatusPage(items[:page_size], str(int(token or 0) + page_size) if len(items) > page_size else None)
 
     def purge(self, instance_id: str, **named: Any) -> Any:
         self._note("purge", instance_id, **named)
         return SimpleNamespace(instances=int(instance_id in self.instances), children=0, refused=[])
 
     def purge_where(self, **named: Any) -> Any:
+        named.pop("progress")(7)
         self._note("purge_where", **named)
         return SimpleNamespace(instances=7, children=0, refused=[])
 

@@ -1,5 +1,7 @@
 """Steering instances and dead letters: what is asked of the client, and how each ends."""
 
+import sys
+
 import pytest
 
 from holdtrue.client.errors import InstanceNotEnded
@@ -58,6 +60,7 @@ def test_purge_by_filter_wants_a_yes(client: FakeClient) -> None:
     assert client.calls == []
     done = run("purge", "--status", "completed", "--prefix", "a", "--yes")
     assert (done.exit_code, done.stdout) == (0, "Purged 7 instances.\n")
+    assert "\x1b" not in done.stderr
     assert client.asked("purge_where") == [((), {"statuses": {Status.COMPLETED}, "prefix": "a"})]
 
 
@@ -99,3 +102,31 @@ def test_dead_letters_that_cannot_be_sent_show_in_the_exit_code(
     monkeypatch.setattr(client, "resend_dead_letters", lambda numbers: 1)
     result = run("dead-letters", "resend", "--all")
     assert (result.exit_code, result.stdout) == (4, "Sent 1 of 2 again.\n")
+
+
+def test_a_bar_for_several_while_a_person_looks_on(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        client.add(instance(name))
+    client.letters = [letter(number) for number in range(1, 451)]
+    commands = (["suspend", "a", "b", "a"], ["purge", "--all", "--yes"], ["dead-letters", "resend", "--all"])
+    plain = [run(*words) for words in commands]
+    assert [result.stderr for result in plain] == ["", "", ""]
+    assert [len(numbers) for (numbers,), _ in client.asked("resend_dead_letters")] == [200, 200, 50]
+    monkeypatch.setattr("holdtrue.cli.output.is_terminal", lambda stream: stream is sys.stderr)
+    env = {"TERM": "xterm", "FORCE_COLOR": "1", "COLUMNS": "100"}
+    for words, before, end in zip(commands, plain, ("2/2", "7 ...", "450/450"), strict=True):
+        looked_at = run(*words, env=env)
+        assert end in looked_at.stderr, words
+        assert looked_at.stdout == before.stdout, "a result must not be drawn with the bar"
+    assert "\x1b" not in run("suspend", "a", env=env).stderr
+    assert run("suspend", "a", "b", "--json", env=env).stderr == ""
+
+
+def test_a_question_that_is_interrupted_or_answered_with_no(
+    client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdtrue.cli.control.is_terminal", lambda stream: True)
+    assert run("purge", "--all", input="n\n").exit_code == 1
+    assert run("purge", "--all", input="").exit_code == 130
+    assert client.calls == []
+    assert run("purge", "--all", input="y\n").exit_code == 0

@@ -1,5 +1,6 @@
 """How errors end a command: the message, where it goes, the exit code, and no traceback unless asked for."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_each_error_has_its_exit_code(client: FakeClient, error: BaseException, 
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
     if code not in (130, 70):
-        assert result.stderr == f"Error: {error}\n"
+        words = f"{error.strerror}." if isinstance(error, PermissionError) else str(error)
+        assert result.stderr == f"Error: {words}\n"
 
 
 def test_debug_shows_the_traceback(client: FakeClient) -> None:
@@ -113,3 +115,79 @@ def test_bad_json_names_the_argument(client: FakeClient) -> None:
 
 def test_every_exit_code_has_its_meaning() -> None:
     assert set(MEANINGS) == set(ExitCode)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["nope", "--nope", "start", "list --status nope", "list --limit x", "show x --depth -1", "dead-letters show x"],
+)
+def test_what_the_parser_refuses_is_json_too(client: FakeClient, words: str) -> None:
+    for arguments in (["--json", *words.split()], [*words.split(), "--json"]):
+        result = run(*arguments)
+        [document] = documents(result.stderr)
+        assert (document["error"]["type"], document["error"]["exit_code"], result.exit_code) == ("Usage", 2, 2)
+        assert result.stdout == ""
+    plain = run(*words.split())
+    assert plain.exit_code == 2
+    assert plain.stderr.startswith("Usage: ")
+
+
+def test_what_stands_after_two_dashes_is_no_option(client: FakeClient) -> None:
+    refused = run("list", "--", "--json")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "list --prefix \udcff",
+        "show \udcff",
+        "suspend x \udcff",
+        "suspend x --reason \udcff",
+        "start hello --tag a=\udcff",
+        "start hello --hub \udcff.db",
+        "backup \udcff.db",
+        "--hub \udcff.db list",
+    ],
+)
+def test_a_text_in_another_encoding_is_refused(client: FakeClient, words: str) -> None:
+    """What is no UTF-8 on the command line reaches Python as half surrogates, which no hub can hold."""
+    result = run(*words.split())
+    assert (result.exit_code, client.calls) == (2, [])
+    assert "UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["start hello", "run app.py", "list"])
+def test_a_hub_that_can_be_none(client: FakeClient, hub: Path, words: str) -> None:
+    """Told before anything begins, by the commands that would make a hub too."""
+    (hub.parent / "folder").mkdir()
+    (hub.parent / "app.py").write_text("import holdtrue\napp = holdtrue.App()\n")
+    for name, code in (("memory:", 2), ("memory:mine", 2), ("folder", 5), ("/dev/null", 5), ("x" * 300, 5), ("", 2)):
+        result = run(*words.split(), "--hub", name)
+        assert (result.exit_code, client.calls) == (code, []), (name, result.stderr)
+        assert len(result.stderr) < 400
+
+
+def test_an_interrupt_before_any_command_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdtrue.cli import main
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("holdtrue.cli.program.run_program", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == ExitCode.INTERRUPTED
+
+
+def test_what_the_client_warns_of_is_a_remark(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def info() -> None:
+        logging.getLogger("holdtrue.stores").warning("hub %r: writing has waited", "h\x1b")
+        raise StoreUnavailable("locked")
+
+    monkeypatch.setattr(client, "info", info, raising=False)
+    assert run("info").stderr == "hub 'h\\x1b': writing has waited\nError: locked\n"
+    note, error = documents(run("info", "--json").stderr)
+    assert note == {"note": "hub 'h\\x1b': writing has waited"}
+    assert error["error"]["message"] == "locked"

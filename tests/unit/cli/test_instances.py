@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from holdtrue.core import events as ev
 from holdtrue.core.events import FailureDetails
 from holdtrue.core.projection import Condition, Status
-from tests.unit.cli.support import T0, FakeClient, documents, instance, moment, run
+from tests.unit.cli.support import T0, FakeClient, documents, instance, moment, raw, run
 
 SECOND = ev.TICKS_PER_SECOND
 
@@ -109,7 +110,7 @@ def test_list_passes_the_filters_on(client: FakeClient) -> None:
         "--status failed --status running --name hello --prefix a --created-from 2026-01-01 --tag k=v --oldest-first"
     )
     assert run("list", *words.split(), "--limit", "0").exit_code == 0
-    [(_, named)] = client.asked("query")
+    [(_, named)] = client.asked("query_page")
     assert named["statuses"] == {Status.FAILED, Status.RUNNING}
     assert (named["name"], named["prefix"], named["tags"]) == ("hello", "a", {"k": "v"})
     assert named["created_from"] == moment("2026-01-01T00:00:00+00:00")
@@ -121,8 +122,26 @@ def test_list_says_that_there_are_more(client: FakeClient) -> None:
         client.add(instance(f"i{number}"))
     result = run("list", "--limit", "2")
     assert len(result.stdout.splitlines()) == 3
-    assert "more" in result.stderr
+    assert "--after 2" in result.stderr
     assert run("list", "--limit", "3").stderr == ""
+    assert [line.split()[0] for line in run("list", "--after", "2").stdout.splitlines()] == ["INSTANCE", "i2"]
+    in_json = run("list", "--limit", "2", "--json")
+    assert [document["instance_id"] for document in documents(in_json.stdout)] == ["i0", "i1"]
+    assert [document["next"] for document in documents(in_json.stderr)] == ["2"]
+    assert run("list", "--limit", "3", "--json").stderr == ""
+
+
+def test_a_payload_that_is_null_is_no_missing_one(client: FakeClient) -> None:
+    client.add(instance("x"))
+    for words in ("start hello", "raise x go", "terminate x"):
+        assert run(*words.split()).exit_code == 0
+    for words in ("start hello null", "start hello --event go=null", "raise x go null", "terminate x --output null"):
+        assert run(*words.split()).exit_code == 0
+    [none, null, event] = [named for _, named in client.asked("start")]
+    assert ("input" in none, raw(null["input"]), raw(event["event"])) == (False, None, ["go", None])
+    for operation in ("raise_event", "terminate"):
+        [(none, _), (null, _)] = client.asked(operation)
+        assert (none[-1], type(null[-1]), raw(null[-1])) == (None, msgspec.Raw, None)
 
 
 def test_list_as_json_is_one_document_a_line(client: FakeClient) -> None:
@@ -141,6 +160,14 @@ def test_payloads_stand_in_json_exactly_as_they_are(client: FakeClient) -> None:
     line = run("list", "--json").stdout
     assert '"input":{"n": 12345678901234567890123, "x": 1.10}' in line
     assert documents(line)[0]["output"] == "not json"
+    client.add(instance("a", input='{\r\n  "n": [1,\n2]\r\n}', output='"a\\nb"'))
+    [document] = documents(run("list", "--json").stdout)
+    assert (document["input"], document["output"]) == ({"n": [1, 2]}, "a\nb")
+
+
+def test_show_tells_what_a_rewind_took_out(client: FakeClient) -> None:
+    client.add(instance("a"), ev.GenericEvent(timestamp=T0, data="Rewound: TaskFailed"))
+    assert "GenericEvent Rewound: TaskFailed" in run("show", "a").stdout
 
 
 def family(client: FakeClient) -> None:

@@ -63,7 +63,8 @@ def test_the_application_is_found(folder: Path) -> None:
         (ONE_APP, "t_bad.py:other", "has no 'other'. It has: mine"),
         ("import holdtrue\na = holdtrue.App()\nb = holdtrue.App()\n", "t_bad.py", "2 applications. It has: a, b"),
         ("import nowhere_at_all\n", "t_bad.py", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("def f(:\n", "t_bad.py", "SyntaxError"),
+        ("def f(:\n", "t_bad.py", "SyntaxError: invalid syntax (" + "{folder}/t_bad.py, line 1)"),
+        ("x = 1\0\n", "t_bad.py", "SyntaxError: source code string cannot contain null bytes"),
         ("\n1 / 0\n", "t_bad.py", "line 2"),
         ("raise SystemExit(3)\n", "t_bad.py", "SystemExit: 3"),
         (
@@ -78,7 +79,8 @@ def test_an_application_that_cannot_be_served(folder: Path, source: str, app: st
     with pytest.raises(CommandError) as raised:
         load_app(parse_app(app))
     assert raised.value.code is ExitCode.APP_BROKEN
-    assert words in str(raised.value)
+    assert words.format(folder=folder) in str(raised.value)
+    assert "None" not in str(raised.value)
 
 
 def test_a_module_that_is_not_there(folder: Path) -> None:
@@ -90,3 +92,9 @@ def test_a_file_with_the_name_of_another_module(folder: Path) -> None:
     (folder / "json.py").write_text(ONE_APP)
     with pytest.raises(CommandError, match=r"name of another module.*rename the file"):
         load_app(parse_app("json.py"))
+
+
+def test_a_name_too_long_for_a_file(folder: Path) -> None:
+    with pytest.raises(UsageProblem, match="cannot be looked at") as refused:
+        parse_app("x" * 300 + ".py")
+    assert len(str(refused.value)) < 300

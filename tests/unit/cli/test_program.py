@@ -77,6 +77,15 @@ def test_init_writes_fifteen_lines_and_keeps_what_is_there(tmp_path: Path, monke
     assert "holdtrue run jobs.py" in (tmp_path / "deep/er/jobs.py").read_text()
 
 
+@pytest.mark.parametrize("name", ["jobs.txt", "my-job.py", "class.py", "holdtrue.py", "json.py", ".py", "1st.py"])
+def test_init_writes_no_file_that_could_not_be_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("init", name).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_printable() -> None:
     assert printable("Zoë ✓ 日本") == "Zoë ✓ 日本"
     assert printable("a\x1b[31m\u202eb\n") == "a\\x1b[31m\\u202eb\\n"
@@ -129,6 +138,42 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert process.stderr is not None
     assert b"Traceback" not in process.stderr.read()
     process.wait()
+
+
+@pytest.mark.parametrize("words", ["--help", "info", "info --json", "list"])
+def test_output_that_cannot_be_written_is_told_without_a_traceback(tmp_path: Path, words: str) -> None:
+    command = [sys.executable, "-m", "holdtrue.cli", *words.split()]
+    env = {**ENVIRONMENT, "HOLDTRUE_HUB": str(tmp_path / "hub.db")}
+    subprocess.run([*command[:3], "start", "hello"], env=env, stdout=subprocess.DEVNULL, check=True)
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 1
+    assert "No space left" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], env=env, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_json_stays_json_where_letters_cannot_be_shown(tmp_path: Path) -> None:
+    env = {**ENVIRONMENT, "HOLDTRUE_HUB": str(tmp_path / "hub.db"), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "holdtrue.cli", "--json"]
+    ran = subprocess.run([*command, "start", "hello", "--id", "Zoë ✓ 🎉"], env=env, capture_output=True, check=True)
+    assert json.loads(ran.stdout.decode("ascii"))["instance_id"] == "Zoë ✓ 🎉"
+    failed = subprocess.run([*command, "show", "日本"], env=env, capture_output=True, check=False)
+    assert "日本" in json.loads(failed.stderr.decode("ascii"))["error"]["message"]
+
+
+def test_an_id_stays_whole_on_a_terminal(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdtrue.cli.output.is_terminal", lambda stream: True)
+    client.add(instance("01a214031f7155790d680e3252886a5e"))
+    assert "01a214031f7155790d680e3252886a5e" in run("list", env={"COLUMNS": "80"}).stdout
+    client.add(instance("L" * 480))
+    for columns in ("80", "40", "20"):
+        wide = run("list", env={"COLUMNS": columns})
+        assert wide.exit_code == 0
+        assert wide.stdout.count("L") == 480
 
 
 def test_tables_and_trees_on_a_terminal_show_the_same(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:

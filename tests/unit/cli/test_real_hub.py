@@ -64,6 +64,32 @@ def test_list_filters_and_order(hub: Path) -> None:
     assert ids("--created-to", "+1h", "--limit", "2") == ["b1", "a2"]
 
 
+def test_pages_of_a_list(hub: Path) -> None:
+    for number in range(5):
+        run("start", "hello", "--id", f"i{number}")
+    token, seen = None, []
+    while True:
+        page = run("list", "--json", "--limit", "2", *([] if token is None else ["--after", token]))
+        assert page.exit_code == 0, page.stderr
+        seen.append([document["instance_id"] for document in documents(page.stdout)])
+        if not page.stderr:
+            break
+        [note] = documents(page.stderr)
+        token = note["next"]
+    assert seen == [["i4", "i3"], ["i2", "i1"], ["i0"]]
+    assert ids("--limit", "0") == ["i4", "i3", "i2", "i1", "i0"]
+    for token in ("", "x", "-1", "9" * 5_000):
+        assert run("list", "--after", token).exit_code == 2
+
+
+def test_null_reaches_the_hub(hub: Path) -> None:
+    run("start", "hello", "null", "--id", "null")
+    run("start", "hello", "--id", "none")
+    with SyncClient(str(hub)) as client:
+        inputs = [client.get_status(name).serialized_input for name in ("null", "none")]  # type: ignore[union-attr]
+    assert inputs == ["null", None]
+
+
 def test_what_is_not_there(hub: Path) -> None:
     run("start", "hello")
     for words in ("show x", "wait x", "raise x e", "suspend x", "resume x", "cancel x", "terminate x", "rewind x",
@@ -124,6 +150,7 @@ def test_a_schedule_lives(hub: Path) -> None:
     [
         ["--cron", "0 0 31 2 *"],
         ["--cron", "never"],
+        ["--cron", "9" * 5_000 + " * * * *"],
         ["--every", "0s"],
         ["--cron", "* * * * *", "--time-zone", "Mars/Base"],
         ["--every", "5s", "--overlap", "allow", "--id", "x"],

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from holdtrue.cli.reloading import changed_files, stamp
+import pytest
+
+from holdtrue.cli.reloading import DRAIN_SECONDS, changed_files, stamp
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -25,6 +27,8 @@ while True:
 PARENT = """
 import sys
 from pathlib import Path
+
+import pytest
 from holdtrue.cli import reloading
 reloading.POLL_SECONDS = 0.05
 say = lambda text: print(text, flush=True)
@@ -93,6 +97,26 @@ def test_a_change_starts_the_worker_anew_and_a_stop_drains_it(tmp_path: Path) ->
     finally:
         output = reloader.finish()
     assert "app.py changed" in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_stops_at_once(tmp_path: Path, number: int, code: int) -> None:
+    """The worker of this test never drains; waiting for it would take `DRAIN_SECONDS` and more."""
+    stubborn = (
+        "import os, signal\nlog = open({log!r}, 'a', buffering=1)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: log.write('asked\\n'))\n"
+        "log.write(f'up {{os.getpid()}}\\n')\nwhile True: signal.pause()\n"
+    )
+    reloader = Reloader(tmp_path, stubborn)
+    try:
+        wait_for(lambda: len(reloader.pids()) == 1)
+        reloader.process.send_signal(number)
+        wait_for(lambda: reloader.lines()[-1] == "asked")
+        reloader.process.send_signal(number)
+        assert reloader.process.wait(DRAIN_SECONDS) == code
+        assert not alive(reloader.pids()[0])
+    finally:
+        reloader.finish()
 
 
 def test_a_worker_ends_when_its_reloader_is_killed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from holdtrue.cli.exits import UsageProblem
@@ -13,10 +14,14 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1", 1), ('"a"', "a"), ("null", None), ('{"a": [1.5, true]}', {"a": [1.5, True]}), (str(2**80), 2**80)],
+    [("1", 1), ('"a"', "a"), ('{"a": [1.5, true]}', {"a": [1.5, True]}), (str(2**80), 2**80)],
 )
 def test_json_text(text: str, value: object) -> None:
     assert parse_json(text) == value
+
+
+def test_null_is_a_payload() -> None:
+    assert msgspec.json.encode([parse_json("null"), parse_json(" null\n")]) == b"[null,null]"
 
 
 def test_json_from_a_file(tmp_path: Path) -> None:

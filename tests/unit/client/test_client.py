@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +200,9 @@ def test_without_an_app_a_function_is_known_by_its_name(tmp_path: Path) -> None:
         {"instance_id": "@x"},
         {"instance_id": "x" * 501},
         {"input": object()},
-        {"start_at": datetime.max},
+        {"start_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))},
         {"start_at": timedelta.max},
-        {"deadline": datetime.max},
+        {"deadline": datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))},
         {"start_at": "tomorrow"},
         {"tags": {"a": 1}},
         {"reuse": "maybe"},
@@ -362,7 +362,7 @@ def test_to_an_ended_one(tmp_path: Path) -> None:
         await b.step("i", end())
         assert await b.client.raise_event("i", "e") is False
         assert await b.client.cancel("i") is False
-        assert await b.client.terminate("i") == 0
+        assert await b.client.terminate("i") is False
         for call in (b.client.suspend, b.client.resume):
             with pytest.raises(InstanceEnded, match="has ended"):
                 await call("i")
@@ -384,7 +384,7 @@ def test_event_names_of_our_own_are_refused(tmp_path: Path) -> None:
     bench(tmp_path, test)
 
 
-def test_terminate_reaches_exactly_what_is_below_and_counts_it(tmp_path: Path) -> None:
+def test_terminate_reaches_exactly_what_is_below(tmp_path: Path) -> None:
     async def test(b: Bench) -> None:
         for root in ("p", "q"):
             await b.client.start("code", instance_id=root)
@@ -395,22 +395,61 @@ def test_terminate_reaches_exactly_what_is_below_and_counts_it(tmp_path: Path) -
             await held[f"{root}3"].step(act(0), keep=False)
             for held_ in (await b.lock()).values():
                 await held_.step(act(9), keep=False)
-        assert await b.client.terminate("p", {"why": "enough"}, recursive=True) == 4
-        assert await b.client.terminate("q", recursive=False) == 1
-        for held_ in (await b.lock()).values():
-            await held_.commit(held_.episode(fail(error_type="as told")), keep=False)
-        got = {s.instance_id async for s in b.client.query() if any([s.has_ended])}
-        assert got == {"p", "p1", "p11", "p2", "p3", "q", "q2"}
-        # What ended already is not counted again; a child under an ended parent is still reached.
-        assert await b.client.terminate("q", recursive=True) == 3
+
+        async def handle_all() -> set[str]:
+            while locked := await b.lock():
+                for one in locked.values():
+                    ends = any(isinstance(message.event, ev.ExecutionTerminated) for message in one.inbox)
+                    await one.commit(one.episode(*([terminated()] if ends else [])), keep=False)
+            return {s.instance_id async for s in b.client.query() if s.has_ended}
+
+        assert await b.client.terminate("p", {"why": "enough"}, recursive=True) is True
+        assert await b.client.terminate("q", recursive=False) is True
+        assert await handle_all() == {"p", "p1", "p11", "p2", "p3", "q", "q2"}
+        # One that has ended takes nothing, but those under it are reached, through ended ones too.
+        assert await b.client.terminate("q1", recursive=False) is True
+        assert await handle_all() == {"p", "p1", "p11", "p2", "p3", "q", "q1", "q2"}
+        assert await b.client.terminate("q", recursive=False) is False
+        assert await handle_all() == {"p", "p1", "p11", "p2", "p3", "q", "q1", "q2"}
+        assert await b.client.terminate("q", recursive=True) is False
+        assert await handle_all() == {"p", "p1", "p11", "p2", "p3", "q", "q1", "q11", "q2", "q3"}
 
     bench(tmp_path, test)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_a_rewind_shows_at_once(tmp_path: Path, local: bool) -> None:
+    async def test(b: Bench) -> None:
+        if local:
+            b.local.wanted = False
+        await b.client.start("code", instance_id="i")
+        await b.step("i", fail())
+        failed = await b.client.get_status("i")
+        assert failed is not None and failed.failure is not None
+        changing = asyncio.ensure_future(b.client.wait_for_change("i", since=failed, timeout=30))
+        await asyncio.sleep(0)
+        await b.client.rewind("i", "mended")
+        await b.client.rewind("i", "once more")
+        status = await changing
+        assert (status.runtime_status, status.failure, status.completed_at) == (Status.PENDING, None, None)
+        assert not status.has_ended
+        with pytest.raises(WaitTimeout):
+            await b.client.wait_for_completion("i", timeout=0.01)
+        with pytest.raises(InstanceNotEnded):
+            await b.client.purge("i")
+        assert (await b.client.start_if_not_running("code", instance_id="i")).outcome == "running"
+        with_waits = await b.client.get_status("i", waits=True)
+        assert with_waits is not None and with_waits.waits_for == ["a worker"]
+        held = (await b.lock())["i"]
+        assert [type(m.event) for m in held.inbox] == [ev.ExecutionRewound]
+
+    bench(tmp_path, test, local=local)
 
 
 def test_a_pending_one_can_be_ended(tmp_path: Path) -> None:
     async def test(b: Bench) -> None:
         await b.client.start("code", instance_id="i", start_at=timedelta(days=1))
-        assert await b.client.terminate("i", "not needed") == 1
+        assert await b.client.terminate("i", "not needed") is True
         await b.step("i")
         status = await b.client.wait_for_completion("i", timeout=5)
         assert (status.runtime_status, status.output) == (Status.TERMINATED, "not needed")
@@ -697,3 +736,142 @@ def test_the_blocking_client_outside_its_block_says_so(tmp_path: Path) -> None:
         assert client.get_status("i") is not None
     with pytest.raises(holdtrue.HoldtrueError):
         client.get_status("i")
+
+
+# -- what cannot be ----------------------------------------------------------------------------------------
+
+
+HALF = "\ud800"
+"""Half a surrogate pair: a str of Python's that no UTF-8 can hold."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"version": 3},
+        {"version": HALF},
+        {"tags": {"k": HALF}},
+        {"tags": {HALF: "v"}},
+        {"tags": ["k"]},
+        {"tags": {"k": 1}},
+        {"event": "e"},
+        {"event": ("e",)},
+        {"event": (HALF, 1)},
+        {"instance_id": HALF},
+        {"instance_id": 3},
+        {"start_at": "2020-01-01"},
+        {"start_at": timedelta(days=999_999_999)},
+        {"deadline": 5},
+        {"reuse": "never"},
+        {"reuse": ReusePolicy(frozenset(), "ingore")},  # type: ignore[arg-type]
+        {"reuse": ReusePolicy(frozenset(["failed"]))},  # type: ignore[list-item]
+        {"start_id": "@x"},
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    async def test(b: Bench) -> None:
+        with pytest.raises(InvalidInput):
+            await b.client.start("code", **arguments)
+        assert [status async for status in b.client.query()] == []
+
+    bench(tmp_path, test)
+
+
+@pytest.mark.parametrize("past", [timedelta(days=-999_999_999), datetime(1, 1, 1), datetime.min.replace(tzinfo=UTC)])
+def test_a_time_however_long_past_is_no_error(tmp_path: Path, past: Any) -> None:
+    async def test(b: Bench) -> None:
+        await b.client.start("code", instance_id="i", start_at=past, deadline=past)
+        assert [type(m.event) for m in (await b.lock())["i"].inbox] == [ev.ExecutionStarted, ev.EventRaised]
+        status = await b.client.get_status("i")
+        assert status is not None and status.deadline is not None and status.deadline.year <= 1
+        assert [s async for s in b.client.query(created_to=datetime(1, 1, 1))] == []
+
+    bench(tmp_path, test)
+
+
+@pytest.mark.parametrize("instance_id", [None, 3, ["i"], HALF])
+def test_an_id_that_is_no_text_is_told_by_every_call(tmp_path: Path, instance_id: Any) -> None:
+    async def test(b: Bench) -> None:
+        client = b.client
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: client.get_status(instance_id),
+            lambda: client.wait_for_start(instance_id),
+            lambda: client.wait_for_completion(instance_id),
+            lambda: client.raise_event(instance_id, "e"),
+            lambda: client.suspend(instance_id),
+            lambda: client.resume(instance_id),
+            lambda: client.cancel(instance_id),
+            lambda: client.terminate(instance_id),
+            lambda: client.rewind(instance_id),
+            lambda: client.restart(instance_id),
+            lambda: client.purge(instance_id),
+            lambda: anext(client.history(instance_id)),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidInput, match="an instance id"):
+                await call()
+
+    bench(tmp_path, test)
+
+
+@pytest.mark.parametrize("reason", [3, HALF])
+def test_a_reason_that_is_no_text_is_refused(tmp_path: Path, reason: Any) -> None:
+    async def test(b: Bench) -> None:
+        await b.client.start("code", instance_id="i")
+        for call in (b.client.suspend, b.client.resume, b.client.cancel, b.client.rewind):
+            with pytest.raises(InvalidInput, match="the reason"):
+                await call("i", reason)
+        assert [type(m.event) for m in (await b.lock())["i"].inbox] == [ev.ExecutionStarted]
+
+    bench(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"statuses": ["failed"]},
+        {"statuses": Status.FAILED},
+        {"name": 3},
+        {"name": HALF},
+        {"prefix": 3},
+        {"prefix": HALF},
+        {"created_from": "2020-01-01"},
+        {"created_to": 5},
+    ],
+)
+def test_a_condition_that_is_none_is_told(tmp_path: Path, condition: dict[str, Any]) -> None:
+    async def test(b: Bench) -> None:
+        for call in (b.client.query_page, b.client.purge_where):
+            with pytest.raises(InvalidInput):
+                await call(**condition)
+        for more in ({"page_size": 2.5}, {"page_size": 0}, {"token": 7}, {"token": HALF}, {"tags": ["k"]}):
+            with pytest.raises(InvalidInput):
+                await b.client.query_page(**more)  # type: ignore[arg-type]
+
+    bench(tmp_path, test)
+
+
+def test_many_says_what_it_cannot_do_before_it_does_anything(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        await b.client.start("code", instance_id="i")
+        with pytest.raises(InvalidInput, match="one text"):
+            await b.client.many("terminate", "i")
+        for arguments in ({}, {"name": "e", "date": 1}):
+            with pytest.raises(InvalidInput, match="'raise_event' cannot be called so"):
+                await b.client.many("raise_event", ["i"], **arguments)
+        assert [type(m.event) for m in (await b.lock())["i"].inbox] == [ev.ExecutionStarted]
+
+    bench(tmp_path, test)
+
+
+def test_a_start_id_makes_a_repeated_start_the_same_without_an_instance_id_too(tmp_path: Path) -> None:
+    async def test(b: Bench) -> None:
+        ids = [await b.client.start("code", input=1, start_id="order 7") for _ in range(2)]
+        again = await b.client.start_many([StartSpec(orchestrator="code", input=1, start_id="order 7")])
+        assert [*ids, *again] == ["order 7"] * 3
+        await b.step("order 7", end())
+        assert await b.client.start("code", input=1, start_id="order 7") == "order 7"
+        statuses = [status async for status in b.client.query()]
+        assert [status.runtime_status for status in statuses] == [Status.COMPLETED]
+
+    bench(tmp_path, test)

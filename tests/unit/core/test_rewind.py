@@ -867,3 +867,46 @@ def test_activities_of_the_history_are_values() -> None:
         author=world.author,
     )
     assert (state, history) == before
+
+
+@pytest.mark.parametrize("with_code", [True, False])
+def test_after_a_deadline_the_end_is_undone_and_what_was_out_is_out_again(with_code: bool) -> None:
+    async def code(run: Run, _: Any) -> Any:
+        return [await activity(run, "a"), await activity(run, "b")]
+
+    world = Rewinding(code)
+    world.state.deadline = 5
+    (a,) = world.step().activities
+    (b,) = world.step(world.result(a, 1)).activities
+    world.step(InboundMessage(event=ev.EventRaised(timestamp=world.now, name=DEADLINE_EVENT, input="5")))
+    assert world.state.projection.status is Status.FAILED
+    rewound = world.rewind(with_code=with_code)
+    assert rewound.activities == [b] and rewound.wake is not with_code
+    assert set(emptied(world)) == {"EventRaised", "ExecutionCompleted", "OrchestratorCompleted"}
+    assert rewound.projection.status is Status.RUNNING
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_each_error_of_a_group_is_a_cause(nested: bool) -> None:
+    async def code(run: Run, _: Any) -> Any:
+        errors: list[Exception] = []
+        for task in [activity(run, "a"), activity(run, "b"), activity(run, "c")]:
+            try:
+                await task
+            except TaskFailedError as error:
+                errors.append(error)
+        if errors:
+            await activity(run, "report")
+            raise ExceptionGroup("several", [ExceptionGroup("inner", errors)] if nested else errors)
+        return "good"
+
+    world = Rewinding(code)
+    a, b, c = world.step().activities
+    world.step(world.result(b, 1))
+    (report,) = world.step(world.failed(c, "down"), world.failed(a, "down")).activities
+    world.step(world.result(report, None))
+    assert world.state.projection.status is Status.FAILED
+    rewound = world.rewind()
+    assert names(rewound) == ["a", "c"]
+    world.step(world.result(rewound.activities[0], 1))
+    assert world.step(world.result(rewound.activities[1], 1)).projection.output == '"good"'

@@ -168,8 +168,8 @@ class World:
     def resume(self) -> InboundMessage:
         return InboundMessage(event=ev.ExecutionResumed(timestamp=self.now))
 
-    def terminate(self, reason: str | None = None) -> InboundMessage:
-        return InboundMessage(event=ev.ExecutionTerminated(timestamp=self.now, input=reason))
+    def terminate(self, reason: str | None = None, *, recurse: bool = False) -> InboundMessage:
+        return InboundMessage(event=ev.ExecutionTerminated(timestamp=self.now, input=reason, recurse=recurse))
 
 
 def kinds(commit: EpisodeCommit) -> list[str]:

@@ -34,7 +34,7 @@ def test_what_comes_while_a_batch_is_under_way_is_handed_in_too_once_each():
     async def main() -> None:
         hub = Hub()
         background = Background(REAL, lost=lambda: None)
-        handing_in = HandingIn(hub, background, deliver=lambda delivery: None)  # type: ignore[arg-type]
+        handing_in = HandingIn(hub, background, deliver=lambda delivery: None, look=lambda: None)  # type: ignore[arg-type]
         for key in range(30):
             handing_in.add([result(key)])
             await asyncio.sleep(0.004)

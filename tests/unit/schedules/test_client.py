@@ -56,6 +56,25 @@ def test_create_by_function_and_read() -> None:
     in_virtual_time(body)
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"cron": "* * * * *", "end_at": datetime(2020, 1, 1)},
+        {"interval": timedelta(days=999_999_999)},
+        {"interval": timedelta(days=1), "end_at": at(5)},
+    ],
+)
+def test_one_that_never_fires_is_not_created_but_may_stay_when_it_is_over(members: dict[str, Any]) -> None:
+    async def body() -> None:
+        world = World()
+        with pytest.raises(NeverFires, match="'s' never fires"):
+            await world.schedules.create("s", load, **members)
+        assert await world.schedules.list() == []
+        assert (await world.schedules.put("s", load, **members)).next_due is None
+
+    in_virtual_time(body)
+
+
 def test_create_refuses() -> None:
     async def body() -> None:
         schedules = World().schedules

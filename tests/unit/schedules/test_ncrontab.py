@@ -82,6 +82,39 @@ def test_what_is_no_expression_is_named(expression: str, named: str) -> None:
     assert not isinstance(caught.value, NeverFires)
 
 
+FIELDS = {
+    "second": (0, 59),
+    "minute": (0, 59),
+    "hour": (0, 23),
+    "day of month": (1, 31),
+    "month": (1, 12),
+    "weekday": (0, 6),
+}
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_each_field_takes_its_values_and_none_beside_them(place: int) -> None:
+    name, (low, high) = list(FIELDS.items())[place]
+
+    def at(value: object) -> NCrontab:
+        fields = ["*"] * 6
+        fields[place] = str(value)
+        return NCrontab(" ".join(fields))
+
+    start = datetime(2023, 12, 31, 23, 59, 59)
+    every = {at(value).next(start) for value in range(low, high + 1)}
+    assert len(every) == high - low + 1 and None not in every
+    for value in (high + 1, low - 1, f"{low}-{high + 1}"):
+        with pytest.raises(InvalidSchedule, match=f"is no {name}: give a number from {low} to {high}"):
+            at(value)
+
+
+def test_expressions_are_equal_by_their_text() -> None:
+    one = NCrontab("0 * * * *")
+    assert one == NCrontab("0 * * * *") and hash(one) == hash(NCrontab("0 * * * *"))
+    assert one != NCrontab("1 * * * *") and one != "0 * * * *"
+
+
 @pytest.mark.parametrize("expression", ["0 0 31 2 *", "0 0 30,31 2 *", "* * * 31 4,6,9,11 Mon", "0 0 30 Feb *"])
 def test_what_never_fires_is_refused(expression: str) -> None:
     with pytest.raises(NeverFires, match="never fires"):

@@ -132,6 +132,23 @@ def test_a_long_outage_leaves_few_records_and_takes_no_time() -> None:
     assert not decision.missed.exact
 
 
+@pytest.mark.parametrize("limit", [1, 2, 50])
+@pytest.mark.parametrize("policy", ["skip", "one", "all"])
+@pytest.mark.parametrize("grace", [0, 60])
+def test_so_many_of_the_missed_ones_are_recorded_one_by_one_whatever_runs(policy: str, limit: int, grace: int) -> None:
+    made = spec(missed=policy, missed_limit=limit, grace=timedelta(seconds=grace))
+    for many in (RECORDED_ONE_BY_ONE, 400, COUNTED + 100):
+        decision = plan(made, initial_state(made, NOON), NOON + many * MINUTE + 1)
+        assert decision.missed is not None
+        running = 0 if decision.start is None else 1 + round((NOON + many * MINUTE - decision.start.due) / MINUTE)
+        passed = many - running
+        assert len(decision.missed.newest) == min(passed, RECORDED_ONE_BY_ONE)
+        assert decision.missed.newest[-1] == NOON + passed * MINUTE
+        if decision.missed.exact:
+            assert len(decision.missed.newest) + decision.missed.older == passed
+        assert (decision.missed.older > 0) is (passed > RECORDED_ONE_BY_ONE)
+
+
 def test_missed_ticks_are_counted_exactly_where_it_is_cheap() -> None:
     made = spec(cron="* * * * * *")
     decision = plan(made, initial_state(made, NOON), NOON + 1_000 * TICKS_PER_SECOND)

@@ -27,6 +27,13 @@ def spec(**members: Any) -> ScheduleSpec:
         ({"schedule_id": "/" * 236}, "472"),
         ({"schedule_id": "\ud800"}, "surrogate"),
         ({"orchestrator": ""}, "orchestrator"),
+        ({"version": 3}, "version"),
+        ({"version": "\ud800"}, "surrogate"),
+        ({"cron": 3}, "cron"),
+        ({"time_zone": 3}, "time_zone"),
+        ({"tags": {"k": "\ud800"}}, "surrogate"),
+        ({"tags": {"k": 1}}, "tags"),
+        ({"tags": ["k"]}, "tags"),
         ({"instance_id": ""}, "instance_id"),
         ({"instance_id": "@one"}, "'@'"),
         ({"instance_id": "one", "overlap": "allow"}, "leave instance_id out"),
@@ -46,7 +53,7 @@ def spec(**members: Any) -> ScheduleSpec:
         ({"jitter": 5}, "jitter"),
         ({"keep_ticks": timedelta(days=-1)}, "keep_ticks"),
         ({"start_at": "tomorrow"}, "start_at"),
-        ({"start_at": datetime(2026, 5, 2), "end_at": datetime(2026, 5, 1)}, "end_at"),
+        ({"start_at": datetime(2026, 5, 2), "end_at": datetime(2026, 5, 1)}, "exchange them"),
     ],
 )
 def test_what_is_wrong_is_named(members: dict[str, Any], named: str) -> None:

@@ -1,8 +1,9 @@
 """A hub in a file for tests of what is peculiar to SQLite, and a disk that can be made to fail."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
 import pytest
@@ -23,13 +24,29 @@ def hub(tmp_path: Path) -> Hub:
     return Hub(_open, tmp_path)
 
 
+class Entry(NamedTuple):
+    """A change of a file (`write`, `sync`, `truncate`; `at` is an offset or a size), or whatever a test notes."""
+
+    what: str
+    name: str = ""
+    at: int = 0
+    data: bytes = b""
+
+
 class Disk(apsw.VFS):
-    """The system's disk, with errors on demand: `failing` is raised by each write or sync of a file so named."""
+    """The system's disk, with errors on demand: `failing` is raised by each write or sync of a file so named.
+
+    `calls` counts what changes a file; `once` is called with the number and kind of each, and may raise.
+    `log`, where it is set, takes them all.
+    """
 
     def __init__(self) -> None:
         self.failing: type[Exception] | None = None
         self.at = "write"
         self.ending = "-wal"
+        self.calls = 0
+        self.once: Callable[[int, str], None] | None = None
+        self.log: list[Entry] | None = None
         super().__init__("failing", "unix", makedefault=True)
 
     def xOpen(self, name, flags):  # type: ignore[no-untyped-def]
@@ -38,6 +55,13 @@ class Disk(apsw.VFS):
     def check(self, what: str, name: str) -> None:
         if self.failing is not None and what == self.at and name.endswith(self.ending):
             raise self.failing(f"the test's disk fails to {what}")
+        self.calls += 1
+        if self.once is not None:
+            self.once(self.calls, what)
+
+    def note(self, what: str, name: str, at: int = 0, data: bytes = b"") -> None:
+        if self.log is not None:
+            self.log.append(Entry(what, name, at, bytes(data)))
 
 
 class _File(apsw.VFSFile):
@@ -48,11 +72,18 @@ class _File(apsw.VFSFile):
 
     def xWrite(self, data, offset):  # type: ignore[no-untyped-def]
         self.disk.check("write", self.name or "")
+        self.disk.note("write", self.name or "", offset, data)
         super().xWrite(data, offset)
 
     def xSync(self, flags):  # type: ignore[no-untyped-def]
         self.disk.check("sync", self.name or "")
+        self.disk.note("sync", self.name or "")
         super().xSync(flags)
+
+    def xTruncate(self, size):  # type: ignore[no-untyped-def]
+        self.disk.check("truncate", self.name or "")
+        self.disk.note("truncate", self.name or "", size)
+        super().xTruncate(size)
 
 
 @pytest.fixture
@@ -62,5 +93,5 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     made = Disk()
     yield made
-    made.failing = None
+    made.failing = made.once = None
     made.unregister()

@@ -28,8 +28,10 @@ async def main(hub: str, lease: float, busy: bool) -> None:
     await store.join("other", ["code"], ["act"])
     held = await store.lock(10)
     if busy:
-        # A child with much to do, which this process's death does not end.
-        child = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+        # A child with much to do, which this process's death does not end, and which got all descriptors that it could.
+        child = subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE, close_fds=False
+        )
         assert child.stdout is not None
         child.stdout.readline()
         print("child", child.pid, flush=True)

@@ -1,5 +1,7 @@
 """Versions of the schema, where a hub may lie, and that hot statements look nothing up by going through a table."""
 
+import os
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from tests.conformance.acting import Hub, create, in_hub, start
 
 
 def old_hub(path: Path, version: int) -> None:
-    """A hub of an old version: one table with a row."""
+    """A hub of an old version: a table with a row, and the one that holds the version."""
     with sqlite3.connect(path) as old:
         old.execute("create table instance (key integer primary key, id text)")
         old.execute("insert into instance values (1, 'a')")
+        old.execute("create table counter (id integer primary key)")
+        old.execute("insert into counter values (1)")
         old.execute(f"pragma application_id = {connection.APPLICATION_ID}")
         old.execute(f"pragma user_version = {version}")
 
@@ -45,6 +49,47 @@ def test_a_step_that_fails_leaves_the_old_version_whole(tmp_path: Path) -> None:
     assert opened.execute("pragma user_version").get == 1
     assert [name for (_, name, *_) in opened.execute("pragma table_info(instance)")] == ["key", "id"]
     opened.close()
+
+
+def test_a_process_killed_in_the_midst_of_a_migration(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    old_hub(path, 1)
+    child = os.fork()
+    if child == 0:
+        try:
+            opened = connection.connect(str(path))
+            opened.create_scalar_function("die", lambda: os.kill(os.getpid(), signal.SIGKILL))
+            # Its changes so far are on the disk, in the log.
+            opened.execute("pragma cache_size = 1; pragma cache_spill = 1; pragma journal_mode = wal")
+            filling = "with recursive n (n) as (values (1) union all select n + 1 from n where n < 20000) "
+            steps = {**STEPS, 3: f"create table shade (a); insert into shade {filling} select n from n; select die()"}
+            connection.prepare(opened, str(path), steps)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert (tmp_path / "old.db-wal").stat().st_size > 100_000
+    opened = connection.connect(str(path))
+    assert opened.execute("pragma user_version").get == 1
+    assert [name for (_, name, *_) in opened.execute("pragma table_info(instance)")] == ["key", "id"]
+    connection.prepare(opened, str(path), STEPS)
+    assert opened.execute("pragma user_version").get == 3
+    assert opened.execute("select id, colour from instance").fetchall() == [("a", "red")]
+    opened.close()
+
+
+@in_hub
+async def test_who_has_the_hub_open_while_it_is_migrated_writes_no_more(hub: Hub, tmp_path: Path) -> None:
+    store = await hub.host()
+    await create(store, start("a"))
+    later = connection.connect(str(tmp_path / "hub.db"))
+    connection.prepare(later, "hub.db", {2: "create table shade (a)"})
+    before = later.execute("select * from counter").fetchall()
+    for call in (lambda: store.create([start("b")]), lambda: store.lock(1)):
+        with pytest.raises(errors.SchemaTooNew, match="newer Holdtrue"):
+            await call()
+    assert later.execute("select id from instance").fetchall() == [("a",)]
+    assert later.execute("select * from counter").fetchall() == before
+    later.close()
 
 
 @in_hub
@@ -110,7 +155,7 @@ HOT = [
     "earliest_due", "episode", "episode_changed", "episode_ended", "episode_replaced", "delete_message", "ready_activities",
     "delete_activity", "activities_of", "history_of", "history_page", "history_piece", "cancel_messages", "cancel_activities",
     "children", "mail", "query_ascending", "query_descending", "query_open_ascending", "query_failed_descending", "query_prefix_ascending", "ticks",
-    "held_instances", "release_instances_of_host", "any_ready", "ready_of", "any_activity",
+    "held_instances", "release_instances_of_host", "any_ready", "ready_of", "any_activity", "ending_instances", "any_ending",
     "episode:json", "delete_message:json", "delete_activity:json", "lock_instance:json", "fire:json",
 ]  # fmt: skip
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import apsw
 import pytest
 
-from holdtrue.core.messages import InboundMessage
+from holdtrue.core import events as ev
+from holdtrue.core.messages import InboundMessage, OutboundMessage
 from holdtrue.core.projection import Status
 from holdtrue.stores import errors
 from holdtrue.stores.protocol import CommitResult
-from holdtrue.stores.sqlite import SqliteStore, connection
+from holdtrue.stores.sqlite import SqliteStore, connection, writer
 from tests.conformance.acting import (
+    SECOND,
     Hub,
     act,
     begin,
@@ -20,8 +22,10 @@ from tests.conformance.acting import (
     create,
     end,
     in_hub,
+    lock,
     lock_one,
     raised,
+    send,
     start,
     status_of,
 )
@@ -29,7 +33,15 @@ from tests.conformance.acting import (
 from .conftest import Disk
 
 
-@pytest.mark.parametrize(("error", "at"), [(apsw.FullError, "write"), (apsw.IOError, "write"), (apsw.IOError, "sync")])
+@pytest.mark.parametrize(
+    ("error", "at"),
+    [
+        (apsw.FullError, "write"),
+        (apsw.ReadOnlyError, "write"),
+        (apsw.IOError, "write"),
+        (apsw.IOError, "sync"),
+    ],
+)
 @in_hub
 async def test_a_failing_disk(hub: Hub, disk: Disk, error: type[Exception], at: str) -> None:
     store = await hub.host()
@@ -53,8 +65,6 @@ async def test_a_failing_disk(hub: Hub, disk: Disk, error: type[Exception], at: 
 
 @in_hub
 async def test_a_commit_whose_answer_was_lost_is_read_back(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdtrue.stores.sqlite import writer
-
     store = await hub.host()
 
     class Lost:
@@ -91,7 +101,8 @@ async def test_a_commit_whose_answer_was_lost_is_read_back(hub: Hub, monkeypatch
 
 @in_hub
 async def test_a_locked_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "BUSY_MILLISECONDS", 50)
+    for module in (connection, writer):
+        monkeypatch.setattr(module, "BUSY_MILLISECONDS", 50)
     store = await hub.host()
     # Not by Python's `sqlite3`: another copy of SQLite in one process does not see this one's locks.
     other = apsw.Connection(str(tmp_path / "hub.db"))
@@ -216,3 +227,32 @@ async def test_a_forked_child_is_told(hub: Hub) -> None:
     # The child's close took nothing away.
     await store.renew()
     await (await lock_one(hub, store, "a")).step(end())
+
+
+@pytest.mark.parametrize("held_by", ["nobody", "one", "two"])
+@in_hub
+async def test_one_unreadable_message_keeps_no_timer_and_no_mail_from_others(
+    hub: Hub, tmp_path: Path, held_by: str
+) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    await create(one, start("a"), start("b"))
+    if held_by != "nobody":
+        assert sorted(await lock(hub, {"one": one, "two": two}[held_by])) == ["a", "b"]
+    soon = hub.now() + SECOND
+    other = apsw.Connection(str(tmp_path / "hub.db"))
+    other.execute(
+        "insert into message (instance, key, due, event) "
+        "select key, 1000, ?, cast('{\"e\":99}' as blob) from instance where id = 'a'",
+        (soon,),
+    )
+    other.close()
+    await send(two, OutboundMessage(instance_id="b", event=raised("b", "good").event, due=soon))
+    hub.clock.ahead += 2
+    due = await one.fire_due(hub.now())
+    got = [d.message for d in (*due.deliveries, *await one.fetch(), *await two.fetch())]
+    if held_by == "nobody":
+        got = (await lock(hub, one))["b"].inbox
+    assert [m.event.name for m in got if type(m.event) is ev.EventRaised] == ["good"]
+    (letter,) = await one.dead_letters()
+    assert "cannot be read" in letter.letter.reason and letter.letter.instance_id == "a"
+    assert (await one.fire_due(hub.now())).next_due is None

@@ -1,6 +1,7 @@
 """The writer: what is written together, both forms of statements, keys that are taken, a log that stays bounded."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import apsw
@@ -10,7 +11,8 @@ from holdtrue.core import events as ev
 from holdtrue.core.projection import Status
 from holdtrue.stores import errors
 from holdtrue.stores.protocol import CommitResult
-from holdtrue.stores.sqlite import SqliteStore, restore, upkeep, writer
+from holdtrue.stores.sqlite import SqliteStore, reading, restore, upkeep, writer
+from holdtrue.stores.sqlite import store as store_module
 from holdtrue.stores.sqlite.rows import activity_key
 from holdtrue.stores.sqlite.transaction import places_of
 from holdtrue.stores.sqlite.writer import Operation
@@ -68,6 +70,46 @@ async def test_what_comes_together_is_one_transaction(hub: Hub, where: str) -> N
 
 
 @in_hub
+async def test_looks_at_the_clock_and_into_the_mail_that_wait_for_the_thread_together(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, client = await hub.host(), await hub.open()
+    assert isinstance(store, SqliteStore) and store._writer is not None
+    tried: list[int] = []
+    attempt = store._writer._attempt
+    monkeypatch.setattr(
+        store._writer, "_attempt", lambda entries, *a: (tried.append(len(entries)), attempt(entries, *a))[1]
+    )
+    due, later = hub.now() + SECOND, hub.now() + 1_000 * SECOND
+    held = await begin(hub, store, "a", timer(0, due), timer(1, later))
+    await send(client, raised("a", "e"))
+    hub.clock.ahead = 2
+    busy, free = threading.Event(), threading.Event()
+
+    def keep_busy(transaction: object, items: list[object]) -> list[object]:
+        busy.set()
+        assert free.wait(20)
+        return items
+
+    blocking = asyncio.ensure_future(store._write(Operation(keep_busy, durable=False, heavy=True), [1]))
+    try:
+        while not busy.is_set():
+            await asyncio.sleep(0)
+        calls = [asyncio.ensure_future(call) for _ in range(3) for call in (store.fire_due(hub.now()), store.fetch())]
+        async with asyncio.timeout(20):
+            while store._writer._queue.qsize() < len(calls):
+                await asyncio.sleep(0)
+    finally:
+        free.set()
+    answers = await asyncio.gather(blocking, *calls)
+    assert tried[-1] == len(calls)
+    looks, fetched = answers[1::2], answers[2::2]
+    assert [(look.ready, look.next_due) for look in looks] == [(False, later)] * 3
+    assert sum(len(held.take(look.deliveries)) for look in looks) == 1
+    assert sorted(len(each) for each in fetched) == [0, 0, 1]
+
+
+@in_hub
 async def test_one_that_fails_takes_no_other_down(hub: Hub, where: str) -> None:
     store = await hub.host()
     assert isinstance(store, SqliteStore)
@@ -81,7 +123,8 @@ async def test_one_that_fails_takes_no_other_down(hub: Hub, where: str) -> None:
         store.create([start("b")]),
         return_exceptions=True,
     )
-    assert isinstance(two, ValueError) and isinstance(one, list) and isinstance(three, list)
+    assert isinstance(two, errors.StoreError) and isinstance(two.__cause__, ValueError)
+    assert isinstance(one, list) and isinstance(three, list)
     assert [await status_of(store, i) for i in "ab"] == [Status.PENDING, Status.PENDING]
 
 
@@ -264,6 +307,43 @@ async def test_the_log_stays_bounded_and_space_comes_back(
 
 
 @in_hub
+async def test_the_log_is_cut_beside_readers_that_follow_each_other(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is always one under way, longer than upkeep waits at first: it grows more patient."""
+    monkeypatch.setattr(store_module, "_WAL_BYTES", 100_000)
+    monkeypatch.setattr(reading, "_CHECKPOINT_MILLISECONDS", 30)
+    store = await hub.host()
+    over = threading.Event()
+
+    def read(number: int) -> None:
+        reader = apsw.Connection(str(tmp_path / "hub.db"))
+        reader.set_busy_timeout(10_000)
+        over.wait(number * 0.1)
+        while not over.is_set():
+            reader.execute("begin")
+            reader.execute("select count(*) from instance").fetchall()
+            over.wait(0.2)
+            reader.execute("rollback")
+        reader.close()
+
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        n = 0
+        await create(store, start("first", input='"' + "x" * 200_000 + '"'))
+        while (tmp_path / "hub.db-wal").stat().st_size:
+            await create(store, start(f"i{n}", input='"' + "x" * 200_000 + '"'))
+            await store.upkeep()
+            n += 1
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+
+
+@in_hub
 async def test_restore_where_nothing_stands(hub: Hub, tmp_path: Path) -> None:
     store = await hub.host()
     held = await begin(hub, store, "a", act(0), take_activities=1)
@@ -276,6 +356,16 @@ async def test_restore_where_nothing_stands(hub: Hub, tmp_path: Path) -> None:
     await store.close()
     for name in ("hub.db", "hub.db-wal", "hub.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
+    whole = (tmp_path / "copy.db").read_bytes()
+    for name, damaged in (
+        ("cut", whole[: len(whole) // 2]),
+        ("torn", whole[:8_192] + b"\xff" * 32_768 + whole[40_960:]),
+        ("text", b"no database at all" * 100),
+    ):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(errors.StoreCorrupt, match=name):
+            restore(str(tmp_path / "hub.db"), str(tmp_path / name))
+        assert not [path for path in tmp_path.iterdir() if path.name in ("hub.db", "hub.db.unfinished")]
     restore(str(tmp_path / "hub.db"), str(tmp_path / "copy.db"))
     again_ = await hub.host()
     assert await status_of(again_, "a") is Status.RUNNING
@@ -297,4 +387,9 @@ async def test_events_of_no_known_kind_become_dead_letters(hub: Hub, tmp_path: P
     assert [type(m.event) for m in held.inbox] == [ev.ExecutionStarted, ev.EventRaised]
     (letter,) = await store.dead_letters()
     assert "cannot be read" in letter.letter.reason and letter.letter.instance_id == "a"
+    # Once: it is not met again by who gets the instance next.
+    await held.put_back()
+    held = (await lock(hub, store))["a"]
+    assert [type(m.event) for m in held.inbox] == [ev.ExecutionStarted, ev.EventRaised]
+    assert len(await store.dead_letters()) == 1
     await held.step(end())

@@ -6,12 +6,16 @@ wrong each commit is looked at by itself.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from holdtrue.core.episode import EpisodeCommit, answer
-from holdtrue.core.events import ExecutionStarted, FailureDetails, encode_events
+import msgspec
+
+from holdtrue.core.episode import EpisodeCommit
+from holdtrue.core.events import ExecutionStarted, ExecutionTerminated, HistoryEvent, decode_event, encode_events
 from holdtrue.core.messages import InboundMessage, WorkRef
-from holdtrue.core.projection import TERMINAL, Projection, Status, initial
+from holdtrue.core.projection import TERMINAL, Projection, Status
+from holdtrue.stores.decisions import recursive_end, refused_answer, started_of, taken_by
 from holdtrue.stores.protocol import (
     CommitOutcome,
     CommitResult,
@@ -252,9 +256,12 @@ def _apply(transaction: Transaction, made: Prepared) -> None:
 
 
 def _apply_special(transaction: Transaction, special: list[tuple[Committing, CommitOutcome]]) -> None:
-    """Cancellations, messages and starts, in this order, then the locks that are given back."""
+    """Starts, cancellations and messages (which may be for what was started), then the locks that are given back."""
     timers: list[_Row] = []
     gone: list[tuple[int]] = []
+    for committing, outcome in special:
+        if committing.commit.starts:
+            _start(transaction, committing, outcome)
     for committing, outcome in special:
         commit, instance = committing.commit, committing.lease.key
         if commit.ended:
@@ -266,10 +273,8 @@ def _apply_special(transaction: Transaction, special: list[tuple[Committing, Com
     if timers:
         transaction.many("insert_message", timers)
     if gone:
+        _end_below(transaction, special, [key for (key,) in gone])
         transaction.many("delete_messages", gone)
-    for committing, outcome in special:
-        if committing.commit.starts:
-            _start(transaction, committing, outcome)
     released: set[int] = set()
     for committing, _ in special:
         commit, lease = committing.commit, committing.lease
@@ -320,7 +325,22 @@ def _send(transaction: Transaction, committing: Committing, outcome: CommitOutco
         if dead:
             outcome.dead = dead
     if deliveries:
-        outcome.deliveries = deliveries
+        outcome.deliveries = [*outcome.deliveries, *deliveries]
+
+
+def _end_below(transaction: Transaction, special: list[tuple[Committing, CommitOutcome]], gone: list[int]) -> None:
+    """Recursive terminates that instances took which have ended, or that came too late for them, go on."""
+    left: dict[int, list[HistoryEvent]] = {}
+    for instance, event in transaction.execute(sql.messages_left, (encode(gone).decode(),)).fetchall():
+        with suppress(msgspec.DecodeError):
+            left.setdefault(instance, []).append(decode_event(event))
+    for committing, _ in special:
+        commit = committing.commit
+        if commit.ended:
+            end = recursive_end((*taken_by(commit), *left.get(committing.lease.key, ())))
+            if end is not None:
+                told = [one.instance_id for one in commit.messages if type(one.event) is ExecutionTerminated]
+                inbox.end_below(transaction, commit.instance_id, end, told)
 
 
 def _cancel(transaction: Transaction, committing: Committing) -> None:
@@ -361,29 +381,15 @@ def _start(transaction: Transaction, committing: Committing, outcome: CommitOutc
 def _refuse(
     transaction: Transaction, committing: Committing, outcome: CommitOutcome, started: ExecutionStarted
 ) -> None:
-    parent = started.parent
-    if parent is None:
+    answer = refused_answer(started, transaction.now)
+    if answer is None:
         return
-    projection = initial(started)
-    projection.status = Status.FAILED
-    projection.failure = FailureDetails(
-        message=f"sub-orchestration {started.instance_id!r} was not started: an instance of this id has not ended. "
-        "Choose another instance id, or wait for it to end",
-        error_type="holdtrue.InstanceAlreadyExists",
-    )
-    deliveries, _ = inbox.post_all(transaction, [answer(parent, projection, transaction.now)])
+    deliveries, _ = inbox.post_all(transaction, [answer])
     if deliveries:
         outcome.deliveries = [*outcome.deliveries, *deliveries]
 
 
 # -- replaced histories ------------------------------------------------------------------------------------
-
-
-def _started_of(commit: EpisodeCommit) -> ExecutionStarted:
-    for event in commit.events:
-        if type(event) is ExecutionStarted:
-            return event
-    raise ValueError(f"instance {commit.instance_id!r}: a history that is replaced must hold an ExecutionStarted")
 
 
 def _write_history(transaction: Transaction, instance: int, commit: EpisodeCommit) -> tuple[int, bytes]:
@@ -392,7 +398,7 @@ def _write_history(transaction: Transaction, instance: int, commit: EpisodeCommi
     data = encode_events(commit.events)
     execute(sql.delete_history, places_of(instance))
     execute(sql.insert_history, (instance << PLACE_BITS, data))
-    started = encode(_started_of(commit))
+    started = encode(started_of(commit))
     if len(started) > INLINE_BYTES:
         execute(sql.insert_large, (instance, started))
         started = b""

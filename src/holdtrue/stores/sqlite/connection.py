@@ -5,11 +5,14 @@ descriptor of it would drop the locks that SQLite holds for this process.
 """
 
 import os
+import re
+import stat
 import sys
 from collections.abc import Mapping
 
 import apsw
 
+from holdtrue.core.errors import InvalidInput
 from holdtrue.stores import errors
 
 from . import statements
@@ -23,9 +26,44 @@ BUSY_MILLISECONDS = 10_000
 
 _SETTINGS = "pragma cache_size = -65536; pragma temp_store = memory; pragma mmap_size = 0; pragma foreign_keys = off"
 _NETWORK = frozenset(
-    "nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ceph glusterfs lustre gpfs ocfs2 gfs2 ncpfs "
-    "fuse.sshfs fuse.glusterfs fuse.ceph fuse.s3fs fuse.rclone fuse.gcsfuse fuse.davfs davfs".split()
+    "nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ceph glusterfs lustre gpfs ocfs2 gfs2 ncpfs beegfs orangefs coda davfs "
+    "vboxsf vmhgfs prl_fs fuse.sshfs fuse.glusterfs fuse.ceph fuse.ceph-fuse fuse.s3fs fuse.rclone fuse.gcsfuse "
+    "fuse.davfs fuse.blobfuse fuse.blobfuse2 fuse.goofys fuse.juicefs fuse.vmhgfs-fuse fuse.moosefs".split()
 )
+"""Also folders that a virtual machine shares with its host: their locks are as little to be trusted."""
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+def usable(path: str) -> str:
+    """The one absolute path of a hub's file, whatever links lead there; raises InvalidInput where there can be none."""
+    try:
+        path.encode()
+        if not path:
+            raise ValueError("it is empty")
+        return os.path.realpath(path)
+    except ValueError as error:
+        raise InvalidInput(f"{path!r} cannot be the path of a hub ({error}); choose another one") from error
+
+
+def check_place(path: str) -> None:
+    """Raise StoreUnavailable for a directory, a file that may not be written, and a file that has other names.
+
+    SQLite would open a read-only file, and make a log beside it that stays read-only.  Under each of several
+    names it would keep a log of its own: what one process writes, those under the other name would lose.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise errors.StoreUnavailable(f"hub {path!r} is a directory; give the path of a file in it")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise translate(apsw.ReadOnlyError(), path)
+    if found.st_nlink > 1:
+        raise errors.StoreUnavailable(
+            f"hub {path!r} has {found.st_nlink} names (hard links), and a log beside each. Remove the other names "
+            "(a copy is made by `holdtrue backup`), then open it again"
+        )
 
 
 def refuse_network(path: str, mounts: str = "/proc/self/mounts") -> None:
@@ -43,13 +81,14 @@ def _file_system(directory: str, mounts: str) -> str | None:
         return None
     best, kind = "", None
     try:
-        with open(mounts, encoding="utf-8", errors="replace") as lines:
+        with open(mounts, "rb") as lines:
             for line in lines:
                 fields = line.split()
-                point = fields[1].encode().decode("unicode_escape")
+                # Written as bytes, a space as \040.
+                point = os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields[1]))
                 inside = directory == point or directory.startswith(point.rstrip("/") + "/")
                 if inside and len(point) >= len(best):
-                    best, kind = point, fields[2]
+                    best, kind = point, os.fsdecode(fields[2])
     except (OSError, IndexError):
         return None
     return kind
@@ -89,8 +128,16 @@ def connect_reader(path: str) -> apsw.Connection:
 def missing(path: str) -> errors.StoreMissing:
     """The error for a hub's file that is gone."""
     return errors.StoreMissing(
-        f"hub {path!r}: the file (or its -wal beside it) is gone or was replaced while the hub was open; nothing of "
-        "this call was kept. Put it back, or restore a backup, and open the hub again"
+        f"hub {path!r}: the file (or its -wal or -shm beside it) is gone or was replaced while the hub was open; "
+        "nothing of this call was kept. Put it back, or restore a backup, and open the hub again"
+    )
+
+
+def outdated(path: str) -> errors.SchemaTooNew:
+    """The error for a hub that was migrated while it was open."""
+    return errors.SchemaTooNew(
+        f"hub {path!r} was brought to a later schema version while it was open; nothing of this call was written. "
+        "Start again with the newer Holdtrue that did it"
     )
 
 
@@ -118,6 +165,7 @@ def prepare(connection: apsw.Connection, path: str, steps: Mapping[int, str] | N
             for step in range(version + 1, newest + 1):
                 connection.execute(steps[step])
             connection.execute(f"pragma user_version = {newest}")
+            connection.execute(statements.sql.set_version, (newest,))
             connection.execute("commit")
         except BaseException:
             if connection.in_transaction:
@@ -125,6 +173,16 @@ def prepare(connection: apsw.Connection, path: str, steps: Mapping[int, str] | N
             raise
     except apsw.Error as error:
         raise translate(error, path) from error
+
+
+def check_version(connection: apsw.Connection, path: str) -> None:
+    """Raise SchemaTooNew for a hub of a later version, StoreCorrupt for a file that is no hub.  Writes nothing."""
+    try:
+        version = _version(connection, path, SCHEMA_VERSION)
+    except apsw.Error as error:
+        raise translate(error, path) from error
+    if not version:
+        raise errors.StoreCorrupt(f"{path!r} is an empty file, and no Holdtrue hub; choose another path")
 
 
 def _version(connection: apsw.Connection, path: str, newest: int) -> int:

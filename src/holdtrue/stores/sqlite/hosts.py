@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from holdtrue.core.events import TICKS_PER_SECOND, Ticks
+from holdtrue.core.events import Ticks
+from holdtrue.stores.decisions import lease_end
 
 from .rows import decode_names, encode
 from .statements import sql
@@ -47,11 +48,6 @@ def apply_join(transaction: Transaction, joining: list[Joining]) -> list[int]:
     return numbers
 
 
-def lease_end(now: Ticks, seconds: float) -> Ticks:
-    """When a lease taken now ends."""
-    return now + int(seconds * TICKS_PER_SECOND)
-
-
 def hosts_of(execute: Callable[..., Any]) -> list[HostRow]:
     """All hosts that have joined and not left."""
     return [HostRow._make(row) for row in execute(sql.hosts).fetchall()]
@@ -68,7 +64,6 @@ def apply_remove(transaction: Transaction, numbers: list[int]) -> list[bool]:
             transaction.execute(sql.delete_host, (number,))
             transaction.execute(sql.delete_mail, (number,))
             transaction.execute(sql.release_instances_of_host, (transaction.now, first, last))
-            transaction.execute(sql.release_rewinding_of_host, (transaction.now, first, last))
             transaction.execute(sql.release_activities_of_host, (first, last))
             transaction.work = True
     return removed

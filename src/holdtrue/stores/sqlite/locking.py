@@ -1,12 +1,13 @@
 """Locks on instances and work items: taking, giving back, parking, and the signs of life of work items."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from holdtrue.core.messages import InboundMessage, WorkRef
 from holdtrue.core.projection import Status
+from holdtrue.stores.decisions import ends, first_message, share
 from holdtrue.stores.protocol import Lease, LockedActivity, LockedInstance
 
 from . import inbox
@@ -22,7 +23,6 @@ from .rows import (
     decode_numbers,
     decode_task,
     encode,
-    first_message,
     inbound,
     record,
     unreadable,
@@ -31,28 +31,6 @@ from .statements import sql
 from .transaction import PLACE_BITS, Transaction
 
 _PENDING = int(Status.PENDING)
-
-
-def _share(limit: int, names: Sequence[str], turn: int, find: Callable[[str, int], list[Any]]) -> list[Any]:
-    """Up to `limit` rows over several names, each getting its share before any gets more."""
-    if not names:
-        return []
-    found: list[Any] = []
-    turn %= len(names)
-    order = [*names[turn:], *names[:turn]]
-    share = max(1, -(-limit // len(order)))
-    more: list[tuple[str, list[Any]]] = []
-    for name in order:
-        rows = find(name, limit)
-        if len(rows) > share:
-            more.append((name, rows[share:]))
-            rows = rows[:share]
-        found += rows
-    for _, rows in more:
-        if len(found) >= limit:
-            break
-        found += rows
-    return found[:limit]
 
 
 def apply_lock(transaction: Transaction, asked: list[tuple[int, Sequence[str], int]]) -> list[list[LockedInstance]]:
@@ -64,7 +42,9 @@ def _lock(transaction: Transaction, limit: int, names: Sequence[str], turn: int)
     if not transaction.host or limit <= 0:
         return []
     execute, host = transaction.execute, transaction.host
-    rows = _share(limit, names, turn, lambda name, most: execute(sql.ready_instances, (name, most, host)).fetchall())
+    rows = share(limit, names, turn, lambda name, most: execute(sql.ready_instances, (name, most, host)).fetchall())
+    if len(rows) < limit:
+        rows += _to_be_ended(transaction, limit - len(rows), {row[KEY] for row in rows})
     if not rows:
         return []
     token = transaction.token()
@@ -73,7 +53,7 @@ def _lock(transaction: Transaction, limit: int, names: Sequence[str], turn: int)
         transaction.executemany(sql.delete_mail_of_instance, [(row[KEY],) for row in rows])
     locked = []
     for row in rows:
-        started = row[STARTED] or execute(sql.large, (row[KEY],)).fetchone()[0]
+        started = row[STARTED] or execute(sql.large, (row[KEY],)).get
         locked.append(
             LockedInstance(
                 lease=Lease(row[KEY], token), record=record(row, started), messages=_messages(transaction, row)
@@ -83,6 +63,25 @@ def _lock(transaction: Transaction, limit: int, names: Sequence[str], turn: int)
             one = locked[-1]
             one.messages.insert(0, first_message(one.record.started))
     return locked
+
+
+def _to_be_ended(transaction: Transaction, limit: int, taken: set[int]) -> list[Any]:
+    """Instances that a message ends which any host can handle: nobody alive may have their code."""
+    found = []
+    for row in transaction.execute(sql.ending_instances, (limit + len(taken), transaction.host)).fetchall():
+        if row[KEY] in taken:
+            continue
+        if _has_end(transaction, row):
+            found.append(row)
+        else:
+            transaction.execute(sql.ending, (None, row[KEY]))
+    return found[:limit]
+
+
+def _has_end(transaction: Transaction, row: tuple[Any, ...]) -> bool:
+    """Whether a message waits that ends an instance without its code."""
+    begun, deadline = row[LENGTH] > 0, row[DEADLINE]
+    return any(ends(one.event, begun=begun, deadline=deadline) for one in _messages(transaction, row))
 
 
 def _messages(transaction: Transaction, row: tuple[Any, ...]) -> list[InboundMessage]:
@@ -133,7 +132,7 @@ def apply_park(transaction: Transaction, parked: list[tuple[Lease, str]]) -> lis
         transaction.execute(sql.park, (condition, lease.key, lease.token, offered, encode(sorted(tried)).decode()))
         record_row = transaction.one(sql.record_by_key, lease.key)
         transaction.changed.append(record_row[ID])
-        if any(inbox.ends(message.event, record_row[DEADLINE]) for message in _messages(transaction, record_row)):
+        if _has_end(transaction, record_row):
             offered = transaction.now
             transaction.execute(sql.offer_to_all, (offered, lease.key))
         transaction.work = transaction.work or offered is not None
@@ -151,7 +150,7 @@ def _lock_activities(transaction: Transaction, limit: int, queues: Sequence[str]
     if not transaction.host or limit <= 0:
         return []
     execute = transaction.execute
-    rows = _share(limit, queues, turn, lambda queue, most: execute(sql.ready_activities, (queue, most)).fetchall())
+    rows = share(limit, queues, turn, lambda queue, most: execute(sql.ready_activities, (queue, most)).fetchall())
     if not rows:
         return []
     token = transaction.token()

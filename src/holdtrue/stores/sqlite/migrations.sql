@@ -1,2 +1,3 @@
 -- Steps from one schema version to the next; each is named by the version that it leads to, and runs in
--- one transaction with the note of its version.  There is none yet: schema.sql is version 1.
+-- one transaction with the note of its version.  There is none yet: schema.sql is version 1.  With the version,
+-- `where id = 1` in `counters` and `set_mark` changes, too.

@@ -5,24 +5,36 @@ What operations do to the hub is not known here, but for joining, leaving and re
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import apsw
 
+from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.environment import REAL, Environment
 from holdtrue.stores import errors
 from holdtrue.stores.protocol import Notice
 
-from . import hosts
+from . import hosts, waiting
 from .checkpoints import Checkpoints
-from .connection import BUSY_MILLISECONDS, connect, connect_reader, missing, prepare, refuse_network
-from .errors import translate
-from .presence import Presence
+from .connection import (
+    BUSY_MILLISECONDS,
+    check_place,
+    connect,
+    connect_reader,
+    missing,
+    prepare,
+    refuse_network,
+    usable,
+)
+from .errors import translate, unreadable
+from .presence import Presence, appear
 from .reading import Reader
 from .statements import sql
 from .transaction import LOCK_BITS, Transaction
@@ -30,10 +42,14 @@ from .writer import Operation, Surroundings, Writer
 
 T = TypeVar("T")
 
+log = logging.getLogger("holdtrue.store")
+
 _JOIN = Operation(hosts.apply_join, heavy=True)
 _RENEW = Operation(hosts.apply_renew, durable=False)
 _REMOVE = Operation(hosts.apply_remove, heavy=True)
 
+_READING = (apsw.Error, ValueError, TypeError)
+"""What reading can raise where a row is not as it was written (decoding errors are ValueErrors)."""
 _POLL_SECONDS = 0.25
 _CHECK_SECONDS = 0.02
 
@@ -49,23 +65,26 @@ class OpenedHub(Surroundings):
         lease_seconds: float = 120.0,
         synchronous: Literal["full", "normal"] = "full",
     ) -> None:
-        self.path = os.path.realpath(path.removeprefix("sqlite:///") if path.startswith("sqlite:///") else path)
+        self.path = usable(path.removeprefix("sqlite:///"))
         self.synchronous = synchronous
         self._environment = environment
         self._lease_seconds = lease_seconds
         self._pid = 0
         self._presence: Presence | None = None
+        self._former: list[Presence] = []
         self._writer: Writer | None = None
         self._quick: Reader | None = None
         self._slow: Reader | None = None
         self._pool: Executor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identity: list[tuple[int, int]] | None = None
         self._number = 0
+        self._forsaken = 0
         self._lost = False
         self._joined: hosts.Joining | None = None
         self._tokens = 0
         self._turn = 0
+        self._log_in_use = 0
         self._renew_at: Ticks = 0
         self._check_at = 0.0
         self._notify: Callable[[Notice], None] | None = None
@@ -73,6 +92,10 @@ class OpenedHub(Surroundings):
         self._watched: int | None = None
         self._polling: asyncio.TimerHandle | None = None
         self._version = 0
+
+    @property
+    def location(self) -> str:
+        return f"sqlite:///{quote(self.path)}"
 
     # -- what the writer asks --------------------------------------------------------------------------
 
@@ -87,14 +110,18 @@ class OpenedHub(Surroundings):
         if moment < self._check_at:
             return
         self._check_at = moment + _CHECK_SECONDS
-        try:
-            found = os.stat(self.path)
-            if (found.st_dev, found.st_ino) == self._identity and os.path.exists(f"{self.path}-wal"):
-                return
-        except FileNotFoundError:
-            pass
+        if self._files() == self._identity:
+            return
         self._check_at = 0.0
         raise missing(self.path)
+
+    def _files(self) -> list[tuple[int, int]] | None:
+        """Which files lie at the hub's path: who opens it now must get the same (None: one is missing)."""
+        try:
+            found = [os.stat(f"{self.path}{ending}") for ending in ("", "-wal", "-shm")]
+        except OSError:
+            return None
+        return [(one.st_dev, one.st_ino) for one in found]
 
     def turn(self) -> AbstractContextManager[None]:
         assert self._presence is not None
@@ -103,11 +130,31 @@ class OpenedHub(Surroundings):
     def shared(self) -> bool:
         return self._presence is not None and bool(self._presence.others())
 
+    def kept_waiting(self, seconds: float) -> None:
+        files = self._presence.turn_files() if self._presence is not None else []
+        holder = waiting.holder(self.path, *files)
+        if holder is None:
+            log.warning(
+                "hub %r: writing has waited for %.0f s for the file's lock: another program holds it, or long readers "
+                "are in the way of cutting the log",
+                self.path,
+                seconds,
+            )
+        else:
+            log.warning(
+                "hub %r: writing has waited for %.0f s for %s. %s: work then goes on",
+                self.path,
+                seconds,
+                holder,
+                holder.advice(),
+            )
+
     def host(self) -> int:
         return self._number
 
     def host_lost(self) -> None:
-        self._number = 0
+        # What stands under its number, if it still does, is given up when it joins again.
+        self._number, self._forsaken = 0, self._number or self._forsaken
         self._lost = True
 
     def token(self) -> int:
@@ -120,10 +167,16 @@ class OpenedHub(Surroundings):
 
     def committed(self, transaction: Transaction) -> None:
         presence = self._presence
+        if transaction.own and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._has_mail)
         if presence is not None:
             presence.wake(
                 Notice(work=transaction.work, changed=tuple(transaction.changed), schedules=transaction.schedules)
             )
+
+    def _has_mail(self) -> None:
+        if self._notify is not None and self._writer is not None:
+            self._notify(Notice(work=True))
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -133,27 +186,24 @@ class OpenedHub(Surroundings):
             return
         loop = asyncio.get_running_loop()
         refuse_network(self.path)
-        try:
-            presence = Presence(self.path, self._environment)
-        except OSError as error:
-            raise errors.StoreUnavailable(
-                f"hub {self.path!r}: the directory {self.path + '-hosts'!r} for its hosts cannot be made or used "
-                f"({error.strerror}). See that the hub's directory exists and that this user may write there"
-            ) from error
+        check_place(self.path)
+        presence = appear(self.path, self._environment)
         with contextlib.ExitStack() as failing:
             failing.callback(presence.close)
             # One at a time: making the tables of a new hub.
             with await self._opening_turn(presence):
                 self._open_file()
             failing.pop_all()
-        found = os.stat(self.path)
-        self._identity = (found.st_dev, found.st_ino)
         self._pid = self._environment.pid()
-        self._presence, self._loop = presence, loop
+        self._loop = loop
         if not self._environment.inline_writer:
             self._pool = self._environment.thread_pool(1, "holdtrue-sqlite-reader")
             self._checkpoints = Checkpoints(self.path, self._environment)
         self._writer = Writer(self, self._environment, loop)
+        self._be_present(presence, loop)
+
+    def _be_present(self, presence: Presence, loop: asyncio.AbstractEventLoop) -> None:
+        self._presence = presence
         socket = None if self._environment.inline_writer else presence.bind()
         if socket is not None:
             self._watched = socket.fileno()
@@ -161,28 +211,57 @@ class OpenedHub(Surroundings):
         if self._notify is not None:
             self.listen(self._notify)
 
+    def _appear_again(self) -> None:
+        """Somebody took this store's files away: others take it for dead, so it comes under another name."""
+        assert self._presence is not None and self._loop is not None
+        log.warning("hub %r: the files of this host in %r are gone; made anew", self.path, self._presence.directory)
+        presence = appear(self.path, self._environment)
+        self._stop_listening()
+        # The writer's thread may be using it.
+        self._former.append(self._presence)
+        self._be_present(presence, self._loop)
+        self.host_lost()
+
     async def _opening_turn(self, presence: Presence) -> AbstractContextManager[Any]:
         """The turn; without it after a while, where somebody was stopped in his (SQLite's own locks stay)."""
-        end = self._environment.monotonic() + BUSY_MILLISECONDS / 1_000
+        moment = self._environment.monotonic()
+        warn, end = moment + 2.0, moment + BUSY_MILLISECONDS / 1_000
         while (turn := presence.try_exclusive()) is None:
-            if self._environment.monotonic() > end:
+            moment = self._environment.monotonic()
+            if moment > end:
                 return contextlib.nullcontext()
+            if moment > warn:
+                warn = end
+                holder = waiting.holder(self.path, *presence.turn_files())
+                log.warning("hub %r: opening it waits for %s", self.path, holder or "another process that opens it")
+                if holder is not None and holder.stopped:
+                    return contextlib.nullcontext()
             await self._environment.sleep(0.005)
         return turn
 
     def _open_file(self) -> None:
-        connection = connect(self.path, create=True, synchronous=self.synchronous)
-        try:
-            prepare(connection, self.path)
-            connection.execute("pragma journal_mode = wal").fetchall()
-            # A read opens the log, which `check_file` looks for.
-            connection.execute(sql.mark).fetchall()
-            self._quick = Reader(connect_reader(self.path))
-            self._slow = Reader(connect_reader(self.path))
-        except apsw.Error as error:
-            raise translate(error, self.path) from error
-        finally:
-            connection.close()
+        with contextlib.ExitStack() as failing, contextlib.ExitStack() as always:
+            connection = connect(self.path, create=True, synchronous=self.synchronous)
+            always.callback(connection.close, True)
+            readers = []
+            try:
+                prepare(connection, self.path)
+                if connection.execute("pragma journal_mode = wal").get != "wal":
+                    raise errors.UnsuitableFileSystem(
+                        f"hub {self.path!r}: its file system cannot hold a write-ahead log. Put it on another disk"
+                    )
+                for _ in range(2):
+                    readers.append(Reader(connect_reader(self.path)))
+                    failing.callback(readers[-1].close)
+                    # A read opens the log, which `check_file` looks for.
+                    readers[-1].all(sql.mark)
+            except apsw.Error as error:
+                raise translate(error, self.path) from error
+            self._identity = self._files()
+            if self._identity is None:
+                raise missing(self.path)
+            self._quick, self._slow = readers
+            failing.pop_all()
 
     async def close(self) -> None:
         writer, self._writer = self._writer, self._writer
@@ -192,9 +271,8 @@ class OpenedHub(Surroundings):
             # A forked child owns nothing of this.
             self._writer = None
             return
-        if self._number:
-            with contextlib.suppress(errors.StoreError):
-                await self.leave()
+        with contextlib.suppress(errors.StoreError):
+            await self.leave()
         self._writer = None
         self._stop_listening()
         await writer.close()
@@ -207,9 +285,11 @@ class OpenedHub(Surroundings):
             if reader is not None:
                 reader.close()
         self._quick = self._slow = self._pool = None
-        if self._presence is not None:
-            self._presence.close()
-            self._presence = None
+        for presence in (*self._former, self._presence):
+            if presence is not None:
+                presence.close()
+        self._former.clear()
+        self._presence = None
 
     def _check(self) -> None:
         if self._pid != self._environment.pid():
@@ -235,6 +315,7 @@ class OpenedHub(Surroundings):
         self._check()
         if self._quick is None:
             raise errors.StoreUnavailable(f"hub {self.path!r} is closed; open it first")
+        self.check_file()
         return self._quick
 
     def _read(self, call: Callable[[Reader], T]) -> T:
@@ -242,8 +323,14 @@ class OpenedHub(Surroundings):
         reader = self._reader()
         try:
             return call(reader)
-        except apsw.Error as error:
-            raise translate(error, self.path) from error
+        except (InvalidInput, UnicodeEncodeError):
+            raise
+        except _READING as error:
+            raise self._misread(error) from error
+
+    def _misread(self, error: Exception) -> Exception:
+        # Rows become records here, and nothing else is done: what is no error of SQLite's comes from a row.
+        return translate(error, self.path) if isinstance(error, apsw.Error) else unreadable(error, self.path)
 
     async def _look(self, call: Callable[[Reader], T]) -> T:
         """A read that may take long, beside the loop."""
@@ -254,14 +341,17 @@ class OpenedHub(Surroundings):
             if pool is None:
                 return call(reader)
             return await asyncio.get_running_loop().run_in_executor(pool, call, reader)
-        except apsw.Error as error:
-            raise translate(error, self.path) from error
+        except (InvalidInput, UnicodeEncodeError):
+            raise
+        except _READING as error:
+            raise self._misread(error) from error
 
     # -- hosts joining and leaving ---------------------------------------------------------------------
 
     async def join(self, name: str, orchestrators: Sequence[str], queues: Sequence[str]) -> int:
         self._check()
         assert self._presence is not None
+        await self._give_up()
         joining = hosts.Joining(
             name, self._presence.file, self._lease_seconds, tuple(orchestrators), tuple(queues), self._number
         )
@@ -270,7 +360,13 @@ class OpenedHub(Surroundings):
         self._renew_at = self._environment.now() + int(self._lease_seconds * TICKS_PER_SECOND / 3)
         return int(number)
 
+    async def _give_up(self) -> None:
+        if self._forsaken:
+            await self._write(_REMOVE, [self._forsaken])
+            self._forsaken = 0
+
     async def leave(self) -> None:
+        await self._give_up()
         if self._number:
             await self._write(_REMOVE, [self._number])
             self._number, self._joined = 0, None
@@ -279,6 +375,9 @@ class OpenedHub(Surroundings):
         self._check()
         presence = self._presence
         if self._lost or not self._number or presence is None:
+            raise self._lease_lost()
+        if not presence.stands():
+            self._appear_again()
             raise self._lease_lost()
         now = self._environment.now()
         if now >= self._renew_at:

@@ -5,7 +5,8 @@ lives, and a datagram socket, at which others wake it.  Two more, `turn-next` an
 of several processes a fair turn.  Knows nothing of the hub's tables.
 
 Closing any descriptor of a file drops all POSIX locks that the process holds on it.  So a file of this
-process is never opened twice in it: `_OWN` knows them all, over all stores of the process.
+process is never opened twice in it: `_OWN` knows them all, over all stores of the process and by whatever
+path they were opened.
 """
 
 import contextlib
@@ -20,12 +21,14 @@ from typing import Any
 import msgspec
 
 from holdtrue.environment import Environment
+from holdtrue.stores import errors
 from holdtrue.stores.protocol import Notice
 
 _OWN: dict[str, "Presence"] = {}
-"""The stores of this process by the path of their lock file."""
-_TURNS: dict[str, "_Turn"] = {}
-"""The turnstiles of this process by directory."""
+"""The stores of this process by the name of their file, which no other has."""
+_TURNS: dict[tuple[int, int], "_Turn"] = {}
+"""The turnstiles of this process by their directory (device and inode: it may have several paths)."""
+_TURN_FILES = ("turn-next", "turn-now")
 
 _MOST_BYTES = 16_384
 _LOOK_SECONDS = 0.5
@@ -40,25 +43,33 @@ class _Turn:
     """The two locks of a writer's turn, shared by the stores of one process."""
 
     def __init__(self, directory: str, environment: Environment) -> None:
-        self.users = 0
+        self._users = 0
+        self._closed = False
+        self._counting: Any = environment.mutex()
         self.mutex: Any = environment.mutex()
         self.pid = environment.pid()
-        self.following = os.open(os.path.join(directory, "turn-next"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        self.current = os.open(os.path.join(directory, "turn-now"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.following, self.current = (
+            os.open(os.path.join(directory, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666) for name in _TURN_FILES
+        )
 
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
         # Next in line, then at work: whoever has just worked comes behind the one who waits.
-        with self.mutex:
-            fcntl.lockf(self.following, fcntl.LOCK_EX)
-            try:
-                fcntl.lockf(self.current, fcntl.LOCK_EX)
-            finally:
-                fcntl.lockf(self.following, fcntl.LOCK_UN)
-            try:
-                yield
-            finally:
-                fcntl.lockf(self.current, fcntl.LOCK_UN)
+        # A thread may still wait here when its store is closed: the descriptors must stay its own until it is out.
+        self.join()
+        try:
+            with self.mutex:
+                fcntl.lockf(self.following, fcntl.LOCK_EX)
+                try:
+                    fcntl.lockf(self.current, fcntl.LOCK_EX)
+                finally:
+                    fcntl.lockf(self.following, fcntl.LOCK_UN)
+                try:
+                    yield
+                finally:
+                    fcntl.lockf(self.current, fcntl.LOCK_UN)
+        finally:
+            self.leave()
 
     def try_take(self) -> AbstractContextManager[Any] | None:
         """The turn (to be entered at once) if it is free."""
@@ -74,9 +85,43 @@ class _Turn:
         stack.callback(fcntl.lockf, self.current, fcntl.LOCK_UN)
         return stack
 
-    def close(self) -> None:
-        os.close(self.following)
-        os.close(self.current)
+    def join(self) -> bool:
+        """One more user; false where it is closed."""
+        with self._counting:
+            if not self._closed:
+                self._users += 1
+            return not self._closed
+
+    def leave(self) -> None:
+        """One user less; the last one closes it."""
+        with self._counting:
+            self._users -= 1
+            if not self._users:
+                self._closed = True
+                os.close(self.following)
+                os.close(self.current)
+
+
+def appear(path: str, environment: Environment) -> "Presence":
+    """The presence of a new store on the hub at `path`; raises StoreUnavailable where it can have none."""
+    try:
+        return Presence(path, environment)
+    except OSError as error:
+        raise errors.StoreUnavailable(
+            f"hub {path!r}: the directory {path + '-hosts'!r} for its hosts cannot be made or used "
+            f"({error.strerror}). See that the hub's directory exists and that this user may write there"
+        ) from error
+
+
+def _turn(directory: str, descriptor: int, environment: Environment) -> _Turn:
+    """This process's turnstile of a directory, with one more user."""
+    stat = os.fstat(descriptor)
+    place = (stat.st_dev, stat.st_ino)
+    turn = _TURNS.get(place)
+    if turn is None or turn.pid != environment.pid() or not turn.join():
+        turn = _TURNS[place] = _Turn(directory, environment)
+        turn.join()
+    return turn
 
 
 class Presence:
@@ -88,20 +133,20 @@ class Presence:
         self._pid = environment.pid()
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.directory)
-        self._directory = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
         self.file = f"{environment.pid()}-{environment.random().getrandbits(64):016x}"
-        lock_path = self._path(self.file)
-        # It gets its name when it is locked: nobody ever sees it free.
-        unlocked = self._file(f"{self.file}.new")
-        self._lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _OWN[lock_path] = self
-        os.rename(unlocked, lock_path)
-        turn = _TURNS.get(self.directory)
-        if turn is None or turn.pid != environment.pid():
-            turn = _TURNS[self.directory] = _Turn(self.directory, environment)
-        turn.users += 1
-        self._turn = turn
+        with contextlib.ExitStack() as failing:
+            self._directory = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+            failing.callback(os.close, self._directory)
+            self._turn = _turn(self.directory, self._directory, environment)
+            failing.callback(self._turn.leave)
+            # It gets its name when it is locked: nobody ever sees it free.
+            unlocked = self._file(f"{self.file}.new")
+            self._lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            failing.callback(os.close, self._lock)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(unlocked, self._path(self.file))
+            failing.pop_all()
+        _OWN[self.file] = self
         self._probes: dict[str, int] = {}
         self._look_at = 0.0
         self._others: list[str] = []
@@ -129,16 +174,18 @@ class Presence:
 
     def is_alive(self, file: str) -> bool:
         """Whether the process that owns this file lives; a dead one's files are taken away."""
-        path = self._path(file)
-        own = _OWN.get(path)
+        own = _OWN.get(file)
         if own is not None and own._pid == self._environment.pid():
             return not own._closed
         descriptor = self._probes.get(file)
         if descriptor is None:
             try:
-                descriptor = self._probes[file] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                descriptor = self._probes[file] = os.open(self._path(file), os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return False
+            except PermissionError:
+                # Another user's: its lease tells.
+                return True
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
@@ -158,7 +205,18 @@ class Presence:
             if file not in present:
                 os.close(self._probes.pop(file))
 
+    def stands(self) -> bool:
+        """Whether others can see this store: its file and its directory are where they are looked for."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), os.stat(self._path(self.file)))
+        except OSError:
+            return False
+
     # -- a writer's turn -------------------------------------------------------------------------------
+
+    def turn_files(self) -> list[str]:
+        """The files that are locked by whoever has the turn, or comes next."""
+        return [self._file(name) for name in reversed(_TURN_FILES)]
 
     def turn(self) -> AbstractContextManager[None]:
         """A writer's fair turn among several processes; nothing where this store is alone."""
@@ -264,12 +322,8 @@ class Presence:
             os.close(descriptor)
         os.close(self._lock)
         os.close(self._directory)
-        _OWN.pop(self._path(self.file), None)
-        self._turn.users -= 1
-        if not self._turn.users:
-            self._turn.close()
-            if _TURNS.get(self.directory) is self._turn:
-                del _TURNS[self.directory]
+        _OWN.pop(self.file, None)
+        self._turn.leave()
 
     def _file(self, name: str) -> str:
         return os.path.join(self.directory, name)

@@ -5,9 +5,9 @@ from typing import Any
 
 import apsw
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import AnyEvent, HistoryEvent, decode_events
 from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.stores.decisions import LAST_KEY, key_of_token
 from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceQuery, InstanceRecord, Page
 
 from .connection import BUSY_MILLISECONDS
@@ -19,15 +19,9 @@ from .transaction import PLACES, places_of
 _OPEN_MASK = sum(1 << int(status) for status in Status if status not in TERMINAL)
 _PIECES = 64
 _FEW = 2_000
-_CHECKPOINT_MILLISECONDS = 200
-"""Writers wait so long at most for a log to be cut, where a reader is in the way."""
-_LAST_KEY = (1 << 63) - 1
-
-
-def _key_of(token: str) -> int:
-    if not token.isascii() or not token.isdecimal() or int(token) > _LAST_KEY:
-        raise InvalidInput(f"{token!r} is no token of a page; give the one that the page before came with")
-    return int(token)
+_CHECKPOINT_MILLISECONDS = 400
+_LONGEST_CHECKPOINT_MILLISECONDS = 5_000
+"""Writers wait so long at most for a log to be cut, where readers are in the way."""
 
 
 def _beyond(prefix: str) -> str | bytes:
@@ -73,13 +67,13 @@ class Reader:
                 continue
             started = row[STARTED]
             if not started:
-                large = self._execute(sql.large, (row[KEY],)).fetchone()
-                if large is None:
+                started = self._execute(sql.large, (row[KEY],)).get
+                if started is None:
                     # It was replaced between two looks: look again.
                     fresh = self._execute(sql.record_by_key, (row[KEY],)).fetchone()
-                    found += [None] if fresh is None else self._with_waits([fresh])
-                    continue
-                started = large[0]
+                    if fresh != row:
+                        found += [None] if fresh is None else self._with_waits([fresh])
+                        continue
             one = record(row, started)
             if row[READY] is not None and row[LOCK] is None and row[CONDITION] is None:
                 if names is None:
@@ -97,7 +91,7 @@ class Reader:
         mask = None if query.statuses is None else sum(1 << int(status) for status in query.statuses)
         size = max(1, query.page_size)
         newest = query.newest_first
-        after = (_LAST_KEY if newest else 0) if query.token is None else _key_of(query.token)
+        after = (LAST_KEY if newest else 0) if query.token is None else key_of_token(query.token)
         beyond = None if query.prefix is None else _beyond(query.prefix)
         only_open = mask is not None and not mask & ~_OPEN_MASK
         if only_open:
@@ -203,11 +197,14 @@ class Reader:
         return self._execute(sql.has_mail, (host,)).fetchone() is not None
 
     def has_ready(self, names: Sequence[str], host: int) -> bool:
-        """Whether an instance of these orchestrations has work, for this host."""
+        """Whether an instance of these orchestrations (or any that is to be ended) has work, for this host."""
         execute = self._execute
         if execute(sql.any_ready).fetchone() is None:
             return False
-        return any(execute(sql.ready_of, (name, host)).fetchone() is not None for name in names)
+        return (
+            any(execute(sql.ready_of, (name, host)).fetchone() is not None for name in names)
+            or execute(sql.any_ending, (host,)).fetchone() is not None
+        )
 
     def has_activities(self, queues: Sequence[str]) -> bool:
         """Whether a work item waits in one of these queues."""
@@ -234,9 +231,13 @@ class Reader:
             found.update((row[0], None) for row in rows)
         return list(found)[:limit]
 
-    def checkpoint(self) -> None:
-        """Bring the log into the file, and cut it where nobody reads it."""
-        self._connection.set_busy_timeout(_CHECKPOINT_MILLISECONDS)
+    def checkpoint(self, pressing: float) -> None:
+        """Bring the log into the file, and cut it where nobody reads it.
+
+        Readers are waited for, and no writer goes on meanwhile: the more `pressing` (1 and more), the longer.
+        """
+        wait = int(min(_CHECKPOINT_MILLISECONDS * max(1.0, pressing), _LONGEST_CHECKPOINT_MILLISECONDS))
+        self._connection.set_busy_timeout(wait)
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         finally:

@@ -14,7 +14,7 @@ from holdtrue.core.events import (
     decode_event,
     encode_events,
 )
-from holdtrue.core.messages import ActivityTask, DeadLetter, InboundMessage, OutboundMessage, Start
+from holdtrue.core.messages import ActivityTask, DeadLetter, InboundMessage, OutboundMessage
 from holdtrue.core.projection import Condition, Status, initial
 from holdtrue.stores.protocol import InstanceRecord
 
@@ -47,8 +47,20 @@ KEY, ID, STATUS, LOCK, READY, LENGTH, SIZE, UPDATED, CREATED, COMPLETED = range(
 DEADLINE, NAME, EXECUTION, START_ID, DIALECT, STARTED, CUSTOM_STATUS, CONDITION, FAILURE, OUTPUT = range(10, 20)
 
 
-def record(row: tuple[Any, ...], started_bytes: bytes) -> InstanceRecord:
-    """The record that a row holds; `started_bytes` is its ExecutionStarted, wherever it lies."""
+def record(row: tuple[Any, ...], started_bytes: bytes | None) -> InstanceRecord:
+    """The record that a row holds; `started_bytes` is its ExecutionStarted, wherever it lies.
+
+    Raises msgspec.DecodeError for a row that no store of ours writes.
+    """
+    try:
+        return _record(row, started_bytes)
+    except (ValueError, TypeError) as error:
+        raise msgspec.DecodeError(f"the record of instance {row[ID]!r}: {error}") from error
+
+
+def _record(row: tuple[Any, ...], started_bytes: bytes | None) -> InstanceRecord:
+    if started_bytes is None:
+        raise ValueError("its start is missing")
     started = decode_started(started_bytes)
     projection = initial(started)
     projection.status = Status(row[STATUS])
@@ -68,22 +80,6 @@ def record(row: tuple[Any, ...], started_bytes: bytes) -> InstanceRecord:
         length=row[LENGTH],
         size=row[SIZE],
     )
-
-
-def new_record(start: Start) -> InstanceRecord:
-    """The record of an instance just created."""
-    return InstanceRecord(
-        projection=initial(start.started),
-        started=start.started,
-        start_id=start.start_id,
-        dialect=start.dialect,
-        deadline=start.deadline,
-    )
-
-
-def first_message(started: ExecutionStarted) -> InboundMessage:
-    """The message that an instance without history has first."""
-    return InboundMessage(event=started, execution_id=started.execution_id)
 
 
 def inbound(rows: Iterable[tuple[int, str | None, int | None, bytes]]) -> list[InboundMessage]:

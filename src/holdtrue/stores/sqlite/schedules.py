@@ -29,8 +29,10 @@ def apply_put(transaction: Transaction, puts: list[tuple[StoredSchedule, int | N
     for schedule, expect in puts:
         transaction.schedules = True
         if expect is None:
-            row = (schedule.schedule_id, schedule.definition, schedule.state, schedule.due, 1)
-            etags.append(1 if transaction.counted("insert_schedule", [row]) else None)
+            # Not one that an earlier schedule of this id had: whoever knows that one must not take this for it.
+            etag = transaction.now
+            row = (schedule.schedule_id, schedule.definition, schedule.state, schedule.due, etag)
+            etags.append(etag if transaction.counted("insert_schedule", [row]) else None)
         else:
             etag = expect + 1
             values = (schedule.definition, schedule.state, schedule.due, etag, schedule.schedule_id, expect)
@@ -67,7 +69,7 @@ def _tick(transaction: Transaction, commit: TickCommit) -> CreateOutcome | None 
             state, due = commit.state_if_refused, commit.due_if_refused
         tick = completed_tick(commit, outcome)
     elif commit.messages:
-        inbox.apply_send(transaction, commit.messages)
+        _send(transaction, commit.messages)
     transaction.execute(sql.update_schedule_state, (state, due, commit.etag + 1, commit.schedule_id, commit.etag))
     for record in [*commit.missed, *([] if tick is None else [tick])]:
         transaction.execute(sql.insert_tick, msgspec.structs.astuple(record))
@@ -95,8 +97,13 @@ def _start(transaction: Transaction, request: CreateRequest, messages: list[Outb
         refused = starts.refusal(transaction, request)
         if refused is not None:
             return refused
-        inbox.apply_send(transaction, messages)
+        _send(transaction, messages)
     return starts.apply_create(transaction, [request])[0]
+
+
+def _send(transaction: Transaction, messages: list[OutboundMessage]) -> None:
+    for message in messages:
+        inbox.post_unseen(transaction, message)
 
 
 def apply_trim(transaction: Transaction, asked: list[tuple[Ticks, str | None]]) -> list[int]:

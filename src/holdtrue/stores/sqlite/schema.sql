@@ -6,8 +6,8 @@
 
 -- An instance as it is committed.  `ready` is since when it has work and nobody holds it; `woken` asks for
 -- an episode without a message; a `started` of many bytes lies in `large` (then it is empty here);
--- `rewinding` is set while an ended one has a rewind to be handled; `tried` lists the hosts that could not go on with a held one;
--- `start_id` is null where it equals the first execution's id.
+-- `tried` lists the hosts that could not go on with a held one; `ending` is set while a message waits that ends it, for which
+-- no code is needed; `start_id` is null where it equals the first execution's id.
 create table instance (
     key integer primary key,
     id text not null,
@@ -31,7 +31,7 @@ create table instance (
     custom_status text,
     condition text,
     tried text,
-    rewinding integer,
+    ending integer,
     failure blob,
     output text
 ) strict;
@@ -41,7 +41,7 @@ create index instance_ready on instance (name, ready) where ready is not null an
 -- What has not ended; touched by a start and an end only.
 create index instance_open on instance (key) where completed is null;
 create index instance_failed on instance (key) where status = 3;
-create index instance_rewinding on instance (key) where rewinding is not null;
+create index instance_ending on instance (key) where ending is not null;
 create index instance_parent on instance (parent) where parent is not null;
 create index instance_condition on instance (key) where condition is not null;
 
@@ -134,6 +134,7 @@ create table dead_letter (
 ) strict;
 
 -- One row: the last instance key and message key given out, and the mark of the last durable transaction.
+-- Its id is the schema version: who has the hub open since before a migration finds no row any more.
 create table counter (
     id integer primary key,
     instance integer not null,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from holdtrue.core.episode import answer, deadline_message
-from holdtrue.core.events import FailureDetails, GenericEvent, Ticks
-from holdtrue.core.messages import InboundMessage, OutboundMessage, Start
+from holdtrue.core.events import Ticks
+from holdtrue.core.messages import InboundMessage, Start
 from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.stores.decisions import ends, first_message, messages_of_start, new_record, replaced_answer
 from holdtrue.stores.protocol import CreateOutcome, CreateRequest, CreateResult, Lease, LockedInstance
 
 from . import inbox
@@ -21,15 +21,11 @@ from .rows import (
     STATUS,
     decode_condition,
     encode,
-    first_message,
     message_row,
-    new_record,
     record,
 )
 from .statements import sql
 from .transaction import Transaction, places_of
-
-REPLACED_ERROR = "holdtrue.SubOrchestrationReplacedError"
 
 
 def apply_create(transaction: Transaction, requests: list[CreateRequest]) -> list[CreateOutcome]:
@@ -152,27 +148,20 @@ def _first_messages(
 ) -> list[tuple[Any, ...]]:
     """The rows of what an instance has to get from its start on: its event, its deadline, its scheduled time."""
     key, taken = created
-    now, started = transaction.now, start.started
+    now = transaction.now
     rows = []
-    wanted: list[OutboundMessage] = []
-    if start.event is not None:
-        wanted.append(start.event)
-    if start.deadline is not None:
-        wanted.append(deadline_message(started.instance_id, start.deadline))
-    if started.scheduled_start is not None and started.scheduled_start > now:
-        # An event without effect that makes the instance ready at its time.
-        wanted.append(
-            OutboundMessage(
-                instance_id=started.instance_id,
-                event=GenericEvent(timestamp=started.scheduled_start),
-                due=started.scheduled_start,
-            )
-        )
-    for message in wanted:
+    for message in messages_of_start(start, now):
         number = transaction.next_message()
         due: Ticks | None = message.due
         if due is not None and due <= now:
             due = None
+            if ends(message.event, begun=False):
+                transaction.execute(sql.ending, (1, key))
+                if taken is None:
+                    transaction.execute(sql.offer_to_all, (now, key))
+                    transaction.work = True
+        if due is not None:
+            transaction.work = True  # hosts are to look at the clock
         rows.append(message_row(key, number, message, due))
         if taken is not None and due is None:
             taken.messages.append(
@@ -186,16 +175,10 @@ def _first_messages(
 def replace(transaction: Transaction, row: tuple[Any, ...]) -> None:
     """Make place for a new instance: the old one goes with all that belongs to it; its parent gets an answer."""
     if Status(row[STATUS]) not in TERMINAL:
-        data = row[STARTED] or transaction.one(sql.large, row[KEY])[0]
-        old = record(row, data)
-        parent = old.projection.parent
-        if parent is not None:
-            old.projection.status = Status.TERMINATED
-            old.projection.failure = FailureDetails(
-                message=f"sub-orchestration {row[ID]!r} was replaced by another start of its id",
-                error_type=REPLACED_ERROR,
-            )
-            inbox.post(transaction, answer(parent, old.projection, transaction.now))
+        data = row[STARTED] or transaction.execute(sql.large, (row[KEY],)).get
+        answer = replaced_answer(record(row, data).projection, transaction.now)
+        if answer is not None:
+            inbox.post_unseen(transaction, answer)
         transaction.changed.append(row[ID])
     delete(transaction, row[KEY])
 

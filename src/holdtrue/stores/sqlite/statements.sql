@@ -16,12 +16,12 @@ commit
 rollback
 
 -- name: counters
--- The last keys given out, and whether a host still takes part.
-select instance, message, exists (select 1 from host where number = ?1) from counter
+-- The last keys given out, and whether a host still takes part; nothing where the hub has a later schema.
+select instance, message, exists (select 1 from host where number = ?1) from counter where id = 1
 
 -- name: set_mark
--- Put down this transaction's mark; the last keys given out, and whether a host still takes part.
-update counter set mark = ?1
+-- Put down this transaction's mark, and the same as `counters`.
+update counter set mark = ?1 where id = 1
 returning instance, message, exists (select 1 from host where number = ?2)
 
 -- name: count
@@ -31,6 +31,10 @@ update counter set instance = ?1, message = ?2
 -- name: mark
 -- The mark of the last durable transaction: tells whether one whose answer was lost took effect.
 select mark from counter
+
+-- name: set_version
+-- The schema version; processes of an earlier Holdtrue, which have the hub open, then write no more.
+update counter set id = ?1
 
 -- name: host_alive
 -- Whether a host still takes part.
@@ -101,6 +105,11 @@ delete from message where instance = ?1
 -- The same, many at once.
 delete from message where instance in (select v.value ->> 0 from json_each(?1) as v)
 
+-- name: messages_left
+-- What came for these instances and was not handled.
+select message.instance, message.event from json_each(?1) as v
+join message on message.instance = v.value and message.due is null
+
 -- name: delete_activities
 -- The work items of an instance.
 delete from activity where key between ?1 and ?2
@@ -109,11 +118,12 @@ delete from activity where key between ?1 and ?2
 
 -- name: target
 -- Where a message goes: the state of the instance of this id.
-select key, lock, status, ready, condition is not null, scheduled, length, execution from instance where id = ?1
+select key, lock, status, ready, condition is not null, scheduled, length, execution, parent from instance where id = ?1
 
 -- name: target_by_key
 -- Where a message goes: the state of the instance of this key.
-select key, lock, status, ready, condition is not null, scheduled, length, execution from instance where key = ?1
+select key, lock, status, ready, condition is not null, scheduled, length, execution, parent
+from instance where key = ?1
 
 -- name: insert_message
 -- A message for an instance.
@@ -133,6 +143,10 @@ update instance set ready = ?1 where key = ?2 and lock is null and ready is null
 -- The same, many at once.
 update instance set ready = v.value ->> 0 from json_each(?1) as v
 where instance.key = v.value ->> 1 and instance.lock is null and instance.ready is null
+
+-- name: ending
+-- An instance got a message that ends it (1), or has none after all (null).
+update instance set ending = ?1 where key = ?2
 
 -- name: insert_mail
 -- A message is for an instance that another host holds.
@@ -208,6 +222,22 @@ where name = ?1 and ready is not null and lock is null
     and (tried is null or not exists (select 1 from json_each(tried) as host where host.value = ?2))
 limit 1
 
+-- name: ending_instances
+-- Instances of whatever orchestration that have a message which ends them, and that nobody holds.
+select key, id, status, lock, ready, length, size, updated, created, completed, deadline, name, execution, start_id,
+    dialect, started, custom_status, condition, failure, output
+from instance indexed by instance_ending
+where ending is not null and ready is not null and lock is null
+    and (tried is null or not exists (select 1 from json_each(tried) as host where host.value = ?2))
+limit ?1
+
+-- name: any_ending
+-- Whether there is one.
+select 1 from instance indexed by instance_ending
+where ending is not null and ready is not null and lock is null
+    and (tried is null or not exists (select 1 from json_each(tried) as host where host.value = ?1))
+limit 1
+
 -- name: lock_instance
 -- Take an instance.
 update instance set lock = ?1, ready = null where key = ?2
@@ -236,10 +266,6 @@ update instance set lock = null, ready = case
     then ?1 end
 where completed is null and lock between ?2 and ?3
 
--- name: release_rewinding_of_host
--- The same for ended ones that were to be rewound.
-update instance set lock = null, ready = ?1 where rewinding is not null and lock between ?2 and ?3
-
 -- name: release_activities_of_host
 -- Give back all work items that a host holds.
 update activity set lock = null where lock between ?1 and ?2
@@ -253,7 +279,7 @@ update instance set lock = null, ready = ?4, condition = ?1, tried = ?5 where ke
 select tried, name from instance where key = ?1 and lock = ?2
 
 -- name: offer_to_all
--- A held instance got a message that any host can handle.
+-- An instance got a message that any host can handle, held or not.
 update instance set ready = ?1, tried = null where key = ?2 and lock is null
 
 -- name: held_instances
@@ -313,14 +339,16 @@ where instance.key = v.value ->> 3 and instance.lock = v.value ->> 4 and instanc
 -- name: episode_ended
 -- An episode that ends the instance; the lock is given back.
 update instance set updated = ?1, length = length + ?2, size = size + ?3, woken = 0, lock = null, ready = null,
-    status = ?7, custom_status = ?8, condition = null, completed = ?9, output = ?10, failure = ?11, rewinding = null
+    status = ?7, custom_status = ?8, condition = null, completed = ?9, output = ?10, failure = ?11, tried = null,
+    ending = null
 where key = ?4 and lock = ?5 and length = ?6
 
 -- name: episode_ended:json
 -- The same, many at once.
 update instance set updated = v.value ->> 0, length = length + (v.value ->> 1), size = size + (v.value ->> 2), woken = 0,
     lock = null, ready = null, status = v.value ->> 6, custom_status = v.value ->> 7, condition = null,
-    completed = v.value ->> 8, output = v.value ->> 9, failure = cast(v.value ->> 10 as blob), rewinding = null
+    completed = v.value ->> 8, output = v.value ->> 9, failure = cast(v.value ->> 10 as blob), tried = null,
+    ending = null
 from json_each(?1) as v
 where instance.key = v.value ->> 3 and instance.lock = v.value ->> 4 and instance.length = v.value ->> 5
 
@@ -330,12 +358,12 @@ update instance set updated = ?1, length = ?2, size = ?3, woken = 0,
     lock = case when ?8 is null then lock end, ready = null,
     status = ?6, custom_status = ?7, condition = null, completed = ?8, output = ?9, failure = ?10,
     start_id = coalesce(start_id, execution), execution = ?11, started = ?12, name = ?13, scheduled = null, tried = null,
-    rewinding = null
+    ending = case when ?8 is null then ending end
 where key = ?4 and lock = ?5
 
 -- name: rewinding
--- An ended instance got a rewind: it is to be locked once more.
-update instance set rewinding = 1, ready = coalesce(ready, ?1) where key = ?2
+-- A failed instance got a rewind: it has not ended any more.
+update instance set status = ?3, output = null, failure = null, completed = null, updated = ?1 where key = ?2
 
 -- name: wake
 -- An instance asks for an episode without a message.
@@ -703,6 +731,10 @@ select count(*) <= ?3 from (
 -- name: children
 -- The direct children of an instance, the oldest first.
 select id from instance where parent = ?1 order by key
+
+-- name: children_to_end
+-- The same, and whether each has ended.
+select id, completed is not null from instance where parent = ?1 order by key
 
 -- name: purge_target
 -- What is needed to know whether an instance may be purged.

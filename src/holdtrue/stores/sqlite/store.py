@@ -4,7 +4,6 @@ What each write does stands with its subject (`starts`, `inbox`, `commits`, `loc
 put to the writer.  Reads are quick and run on the loop, but for those that may look at many rows.
 """
 
-import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -67,6 +66,7 @@ _TRIM = Operation(schedules.apply_trim, heavy=True)
 
 _PURGED_AT_ONCE = 100
 _WAL_BYTES = 64 * 1024 * 1024
+"""A log longer than this is cut, even if writers have to wait for readers: the longer it is, the longer they wait."""
 
 
 class SqliteStore(OpenedHub):
@@ -129,7 +129,7 @@ class SqliteStore(OpenedHub):
     async def lock(self, limit: int) -> list[LockedInstance]:
         self._require_host()
         names, number = self._joined.orchestrators if self._joined is not None else (), self._number
-        if not names or not self._read(lambda reader: reader.has_ready(names, number)):
+        if not self._read(lambda reader: reader.has_ready(names, number)):
             return []
         self._turn += 1
         asked = (limit, names, self._turn)
@@ -244,8 +244,12 @@ class SqliteStore(OpenedHub):
     # -- dead letters and upkeep -----------------------------------------------------------------------
 
     async def dead_letters(self, *, limit: int = 100, after: int = 0) -> list[StoredDeadLetter]:
-        rows = self._read(lambda reader: reader.all(sql.dead_letters, after, limit))
-        return [StoredDeadLetter(number=number, at=at, letter=decode_letter(letter)) for number, at, letter in rows]
+        return self._read(
+            lambda reader: [
+                StoredDeadLetter(number=number, at=at, letter=decode_letter(letter))
+                for number, at, letter in reader.all(sql.dead_letters, after, limit)
+            ]
+        )
 
     async def resend(self, numbers: Sequence[int]) -> int:
         return sum(await self._write(_RESEND, list(numbers))) if numbers else 0
@@ -270,10 +274,14 @@ class SqliteStore(OpenedHub):
             (left,) = await self._write(_VACUUM, [upkeep.VACUUM_PAGES])
             while left > upkeep.VACUUM_PAGES:
                 (left,) = await self._write(_VACUUM, [upkeep.VACUUM_PAGES])
-        if cut or self._wal_bytes() > _WAL_BYTES:
-            # Where a long reader is in the way, it is done the next time.
-            with contextlib.suppress(errors.StoreUnavailable):
-                await self._look(lambda reader: reader.checkpoint())
+        length = self._wal_bytes()
+        if cut or length > max(_WAL_BYTES, self._log_in_use):
+            try:
+                await self._look(lambda reader: reader.checkpoint(length / _WAL_BYTES))
+                self._log_in_use = 0
+            except errors.StoreUnavailable:
+                # Long readers are in the way.  Again, and with more patience, when it is half as long again.
+                self._log_in_use = length * 3 // 2
 
     def _wal_bytes(self) -> int:
         try:

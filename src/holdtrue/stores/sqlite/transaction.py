@@ -42,7 +42,8 @@ class Transaction:
 
     `host` is the number of this store's host where it has joined and still takes part, else 0.  `careful`
     is true at the second try, after `Contested`.  `shared` says that other stores are open on this hub.
-    `as_json` makes `many` use the second form of its statements.
+    `as_json` makes `many` use the second form of its statements.  `own` becomes true where this host has to fetch
+    something from its own operation.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Transaction:
         "instance",
         "message",
         "now",
+        "own",
         "schedules",
         "shared",
         "token",
@@ -86,6 +88,7 @@ class Transaction:
         self.as_json = as_json
         self.work = False
         self.schedules = False
+        self.own = False
         self.changed: list[str] = []
         self.instance, self.message = counters
         self._mail: bool | None = None

@@ -54,8 +54,7 @@ def apply_resend(transaction: Transaction, numbers: list[int]) -> list[bool]:
             sent.append(False)
             continue
         message: OutboundMessage = decode_letter(row[0]).message
-        outcome = inbox.post(transaction, message)
-        accepted = outcome.result is SendResult.ACCEPTED
+        accepted = inbox.post_unseen(transaction, message) is SendResult.ACCEPTED
         if accepted:
             transaction.execute(sql.delete_dead_letter, (number,))
         sent.append(accepted)

@@ -5,9 +5,13 @@ the disk, the next operations gather.  Where this store is alone and syncs take 
 threads is worth, small transactions are done on the loop: what one turn of the loop brings is one.  A
 failing operation takes no other down: what was tried together is then done one by one.  Knows nothing of
 what operations do.
+
+Nobody waits for ever: a thread that does not get its turn (who has it may be stopped) is left behind, and
+another goes on without turns; SQLite's own lock is waited for so long, then it is an error.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -17,6 +21,7 @@ import apsw
 from holdtrue.environment import Environment
 from holdtrue.stores import errors
 
+from .connection import BUSY_MILLISECONDS, outdated
 from .errors import translate
 from .statements import sql
 from .transaction import Contested, Transaction
@@ -33,6 +38,8 @@ _SMALL = 400
 """Rows of a transaction on the loop; what has more goes to the thread."""
 _MEMORY = 0.9
 """How much of the mean time of a sync stays when the next one is taken in."""
+_PATIENCE_SECONDS = 2.0
+"""Who waits longer for others says so, and waits for its turn no more."""
 
 
 class Operation(NamedTuple):
@@ -62,6 +69,10 @@ class _Entry:
         self.abandoned = abandoned
         self.result: Any = None
         self.error: Exception | None = None
+
+
+class _LeftBehind(Exception):
+    """This thread waited too long for its turn: another does its work."""
 
 
 class Surroundings:
@@ -96,6 +107,9 @@ class Surroundings:
         """A fencing token of this store's host."""
         return 0
 
+    def kept_waiting(self, seconds: float) -> None:
+        """The writer has been waiting so long for others: to be told."""
+
     def committed(self, transaction: Transaction) -> None:
         """Tell others what a transaction changed."""
 
@@ -114,6 +128,7 @@ class Writer:
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._connection: apsw.Connection | None = None
         self._synced = True
+        self._patient = True
         self._mark_base = environment.random().getrandbits(40) << 22
         self._marks = 0
         self._json_left = 0
@@ -123,6 +138,15 @@ class Writer:
         self._pending: list[_Entry] = []
         self._closed = False
         self._ended: asyncio.Future[None] = loop.create_future()
+        self._waiting: float | None = None
+        self._watching: asyncio.TimerHandle | None = None
+        self._told: float | None = None
+        self._deciding: Any = environment.mutex()
+        self._for_turn = False
+        self._turnless = False
+        self._batch: list[_Entry] = []
+        self._undone: list[_Entry] = []
+        self._ending = False
         if not self._inline:
             environment.thread(self._run, "holdtrue-sqlite-writer")
 
@@ -159,16 +183,50 @@ class Writer:
 
     def _drain(self) -> None:
         """Write what is pending, on the loop; while the thread has the connection, that waits."""
-        if self._pending and not self._in_thread:
-            entries, self._pending = self._pending, []
-            self._work(entries)
-            _resolve(entries, self._closed)
+        if not self._pending or self._in_thread:
+            return
+        if not self._inline and self._around.shared():
+            # Somebody has come: there are turns to be waited for.
+            self._hand_over()
+            return
+        entries, self._pending = self._pending, []
+        self._work(entries, on_loop=True)
+        if not self._inline:
+            busy = [entry for entry in entries if entry.error is not None and _is_busy(entry.error)]
+            if busy:
+                # The loop waits for nobody.
+                for entry in busy:
+                    entry.error = None
+                entries = [entry for entry in entries if entry not in busy]
+                self._pending[:0] = busy
+                self._hand_over()
+        _resolve(entries, self._closed)
 
     def _hand_over(self) -> None:
         entries, self._pending = self._pending, []
         self._in_thread += len(entries)
         for entry in entries:
             self._queue.put(entry)
+        if entries and self._watching is None:
+            self._watching = self._environment.call_later(_PATIENCE_SECONDS / 2, self._watch)
+
+    def _watch(self) -> None:
+        """Called on the loop from time to time while the thread works: does it wait for others?"""
+        self._watching = None
+        if self._in_thread:
+            self._watching = self._environment.call_later(_PATIENCE_SECONDS / 2, self._watch)
+        since = self._waiting
+        if since is None or self._environment.monotonic() - since < _PATIENCE_SECONDS:
+            return
+        if since != self._told:
+            self._told = since
+            self._around.kept_waiting(self._environment.monotonic() - since)
+        with self._deciding:
+            if not self._for_turn:
+                return
+            self._for_turn = False
+            self._turnless = True
+        self._environment.thread(self._go_on, "holdtrue-sqlite-writer")
 
     def _thread_did(self, entries: list[_Entry]) -> None:
         """Called on the loop."""
@@ -191,9 +249,13 @@ class Writer:
 
     # -- the thread ------------------------------------------------------------------------------------
 
+    def _go_on(self) -> None:
+        """In the place of a thread that was left behind: what it had in hand, then all that follows."""
+        if self._do_batch():
+            self._run()
+
     def _run(self) -> None:
         take, empty, at_once = self._queue.get, self._queue.empty, self._queue.get_nowait
-        tell = self._loop.call_soon_threadsafe
         while True:
             entry = take()
             entries: list[_Entry] = []
@@ -206,20 +268,27 @@ class Writer:
                     ending = True
                 else:
                     entries.append(entry)
-            if entries:
-                self._work(entries)
-                try:
-                    tell(self._thread_did, entries)
-                except RuntimeError:
-                    # The loop is closed: nobody waits any more.
-                    break
-            if ending:
-                break
-        self._disconnect()
+            self._batch, self._undone, self._ending = entries, entries, ending
+            if not self._do_batch():
+                return
+
+    def _do_batch(self) -> bool:
+        """Do what is in hand; false where that was the last, or another does it."""
+        batch, ending, tell = self._batch, self._ending, self._loop.call_soon_threadsafe
         try:
-            tell(self._end)
+            if batch:
+                self._work(self._undone)
+                tell(self._thread_did, batch)
+        except _LeftBehind:
+            return False
         except RuntimeError:
-            pass
+            # The loop is closed: nobody waits any more.
+            ending = True
+        if ending:
+            self._disconnect()
+            with contextlib.suppress(RuntimeError):
+                tell(self._end)
+        return not ending
 
     def _end(self) -> None:
         if not self._ended.done():
@@ -227,39 +296,67 @@ class Writer:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        self._synced = True
+        self._synced = self._patient = True
         if connection is not None:
             try:
                 connection.close()
             except apsw.Error:
                 connection.close(True)
 
-    def _work(self, entries: list[_Entry]) -> None:
-        """Apply entries: together, else one by one.  Never raises."""
-        error = self._attempt(entries)
+    def _work(self, entries: list[_Entry], *, on_loop: bool = False) -> None:
+        """Apply entries: together, else one by one.  Raises only `_LeftBehind`."""
+        self._undone = entries
+        error = self._attempt(entries, on_loop)
         if error is None:
             return
-        whole = isinstance(error, errors.StoreUnavailable | errors.StoreMissing | errors.StoreCorrupt)
-        if len(entries) == 1 or (whole and isinstance(error.__cause__, apsw.BusyError)):
+        if len(entries) == 1 or _is_busy(error):
             for entry in entries:
                 entry.error = error
             return
-        for entry in entries:
-            entry.error = self._attempt([entry])
+        for at, entry in enumerate(entries):
+            self._undone = entries[at:]
+            error = entry.error = self._attempt([entry], on_loop)
+            if error is not None and _is_busy(error):
+                for following in entries[at:]:
+                    following.error = error
+                return
 
-    def _attempt(self, entries: list[_Entry]) -> Exception | None:
+    def _turn(self, on_loop: bool) -> contextlib.AbstractContextManager[Any]:
+        """The turn, once it is there, for a thread that is still wanted; where there are none, nothing."""
+        if on_loop or self._turnless:
+            return contextlib.nullcontext()
+        stack = contextlib.ExitStack()
+        self._for_turn = True
+        stack.enter_context(self._around.turn())
+        with self._deciding:
+            wanted, self._for_turn = self._for_turn, False
+        if not wanted:
+            # Turns are given again.
+            self._turnless = False
+            stack.close()
+            raise _LeftBehind
+        return stack
+
+    def _attempt(self, entries: list[_Entry], on_loop: bool) -> Exception | None:
         """One transaction over all entries; the error, after which nothing of it stands."""
         around = self._around
         try:
             around.check_file()
             if self._connection is None:
                 self._connection = around.connect()
-            with around.turn():
+            if self._patient is on_loop and not self._inline:
+                self._patient = not on_loop
+                self._connection.set_busy_timeout(0 if on_loop else BUSY_MILLISECONDS)
+            self._waiting = self._environment.monotonic()
+            with self._turn(on_loop):
                 try:
                     transaction = self._transact(self._connection, entries, careful=False)
                 except Contested:
                     transaction = self._transact(self._connection, entries, careful=True)
+        except _LeftBehind:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of these operations
+            self._waiting = None
             typed = translate(error, around.path)
             if isinstance(typed, errors.StoreMissing | errors.StoreCorrupt):
                 self._disconnect()
@@ -281,6 +378,7 @@ class Writer:
             self._synced = durable
         execute = connection.execute
         execute(sql.begin)
+        self._waiting = None
         try:
             clock, cpu = environment.monotonic(), environment.thread_cpu()
             host = around.host()
@@ -290,7 +388,10 @@ class Writer:
                 counters = execute(sql.set_mark, (mark, host))
             else:
                 counters = execute(sql.counters, (host,))
-            instance, message, alive = counters.fetchone() or (0, 0, 0)
+            row = counters.fetchone()
+            if row is None:
+                raise outdated(around.path)
+            instance, message, alive = row
             # Not stepped to its end: each step takes the interpreter's lock anew.  What it changes is done.
             counters.close()
             if host and not alive:
@@ -344,6 +445,8 @@ class Writer:
             self._connection = self._around.connect()
             return bool(self._connection.execute(sql.mark).get == mark)
         except (apsw.Error, errors.StoreError) as error:
+            # What this host holds now is not known: by joining again it begins with nothing.
+            self._around.host_lost()
             raise errors.OutcomeUnknown(
                 f"hub {self._around.path!r}: the disk failed during a commit, and cannot be read back ({error}). "
                 "Look whether the work is there before doing it again"
@@ -360,6 +463,10 @@ class Writer:
                 self._json_left = _JSON_TRANSACTIONS
         else:
             self._held_up = 0
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error.__cause__, apsw.BusyError)
 
 
 def _apply_grouped(transaction: Transaction, entries: list[_Entry]) -> None:
