@@ -1,0 +1,174 @@
+"""One event loop with virtual time: whenever nothing can run, the clock jumps to the next timer.
+
+Everything on it happens in one order that only the program and its seed decide.  It has no sockets, no
+threads and no signals: what would need them is refused by name, since it would bring back chance.  Work
+belongs to parts (a host, a client): a part can be stopped for a while, or for good, between any two of its
+steps, as a process can.
+"""
+
+import asyncio
+import contextvars
+import math
+import selectors
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from holdtrue.core.errors import HoldtrueError
+
+
+class Stuck(HoldtrueError):
+    """Nothing can run any more, and nothing is due: what is awaited will never come."""
+
+
+class Part:
+    """What runs together and fails together: its callbacks carry it in their context.
+
+    `steps` counts its callbacks run so far.  `before_step` is called before each, with the part; it may
+    stop it.  A stopped part's callbacks wait in `backlog` until it goes on; a dead one's are dropped.
+    """
+
+    __slots__ = ("backlog", "before_step", "dead", "name", "paused", "steps")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.steps = 0
+        self.dead = False
+        self.paused = False
+        self.backlog: list[tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context]] = []
+        self.before_step: Callable[[Part], None] | None = None
+
+    def die(self) -> None:
+        """It never runs again; not even its `finally` blocks do."""
+        self.dead = True
+        self.backlog.clear()
+
+
+_PART: contextvars.ContextVar[Part | None] = contextvars.ContextVar("holdtrue_simulated_part", default=None)
+
+
+def current_part() -> Part | None:
+    """The part to which the running code belongs."""
+    return _PART.get()
+
+
+@contextmanager
+def as_part(part: Part | None) -> Iterator[None]:
+    """What is started within belongs to this part."""
+    token = _PART.set(part)
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
+
+class _Clock(selectors.BaseSelector):
+    """Waits for nothing: lets the time pass at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._registered: dict[Any, selectors.SelectorKey] = {}
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise Stuck("nothing can run and no timer is set: what is awaited will never come")
+        if timeout > 0:
+            self.now = max(self.now + timeout, math.nextafter(self.now, math.inf))
+        return []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = self._registered[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._registered.pop(fileobj)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._registered
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """The loop.  `time()` begins at 0 and counts virtual seconds."""
+
+    def __init__(self) -> None:
+        self._clock = _Clock()
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return self._clock.now
+
+    def advance(self, seconds: float) -> None:
+        """Let the clock go forward although something can run (a step that takes long)."""
+        self._clock.now += seconds
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        part = _PART.get() if context is None else context.get(_PART)
+        if part is None:
+            return super().call_soon(callback, *args, context=context)
+        context = context if context is not None else contextvars.copy_context()
+        return super().call_soon(self._step, part, callback, args, context, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        part = _PART.get() if context is None else context.get(_PART)
+        if part is None:
+            return super().call_at(when, callback, *args, context=context)
+        context = context if context is not None else contextvars.copy_context()
+        return super().call_at(when, self._step, part, callback, args, context, context=context)
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)
+
+    def _step(
+        self, part: Part, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context
+    ) -> None:
+        if part.before_step is not None and not part.dead and not part.paused:
+            part.before_step(part)
+        if part.dead:
+            return
+        if part.paused:
+            part.backlog.append((callback, args, context))
+            return
+        part.steps += 1
+        callback(*args)
+
+    def resume(self, part: Part) -> None:
+        """Let a paused part go on: what waited comes first, in its order."""
+        part.paused = False
+        backlog, part.backlog = part.backlog, []
+        for callback, args, context in backlog:
+            super().call_soon(self._step, part, callback, args, context, context=context)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
+        """Run it now, in its place: there are no threads here."""
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  the caller gets it where it awaits
+            future.set_exception(error)
+        return future
+
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., Any], *args: Any
+    ) -> None:
+        raise NotImplementedError("there are no signals in virtual time")
+
+
+def run(main: Any) -> Any:
+    """Run a coroutine on a loop of its own with virtual time, to its end; whatever it left running is dropped."""
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()

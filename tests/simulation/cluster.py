@@ -1,0 +1,414 @@
+"""Several hosts and clients on one hub in one virtual time, with faults; and what must be true of it at the end.
+
+Everything that happens follows from the scenario and the faults: the same two give the same run.
+"""
+
+import asyncio
+import logging
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ledger import Broken, Ledger, at_once
+from workload import World, app_for
+
+import holdtrue
+from holdtrue.core.events import TICKS_PER_SECOND
+from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.engine.settings import HostSettings
+from holdtrue.environment import Environment
+from holdtrue.stores.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from holdtrue.stores.memory.hub import MemoryHub
+from holdtrue.stores.memory.store import MemoryStore
+from holdtrue.stores.protocol import TaskHubStore
+from holdtrue.stores.sqlite.store import SqliteStore
+from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.faults import Fault, Faults, FaultyStore, faulty
+from holdtrue.testing.virtual_time import Part, VirtualLoop, as_part
+
+LEASE_SECONDS = 20.0
+SETTLE_SECONDS = 900.0
+"""When no faults come any more, all that is not waiting for its own time must be done within this."""
+
+
+class Hub(Protocol):
+    """One kind of hub: gives a store to each process, and lets a process die."""
+
+    def store(self, environment: Environment) -> TaskHubStore:
+        """A process's store of the hub."""
+
+    def die(self, store: TaskHubStore) -> None:
+        """The process of that store has ended; nothing of it is tidied up."""
+
+    def close(self) -> None:
+        """The end of the simulation."""
+
+
+class SqliteHub:
+    """The real SQLite store, on a file in memory where there is such a place."""
+
+    def __init__(self) -> None:
+        shared = Path("/dev/shm")
+        self.folder = tempfile.mkdtemp(prefix="holdtrue-sim-", dir=shared if shared.is_dir() else None)
+
+    def store(self, environment: Environment) -> TaskHubStore:
+        return SqliteStore(
+            f"{self.folder}/hub.db", environment=environment, lease_seconds=LEASE_SECONDS, synchronous="normal"
+        )
+
+    def die(self, store: TaskHubStore) -> None:
+        assert isinstance(store, SqliteStore)
+        # What the kernel does for a dead process: its locks and descriptors go, the rows in the hub stay.
+        if store._presence is not None:
+            store._presence.close()
+        if store._writer is not None:
+            store._writer._disconnect()
+        for reader in (store._quick, store._slow):
+            if reader is not None:
+                reader.close()
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class MemoryHubs:
+    """The store in memory, which the conformance suite holds equal to the SQLite store; many times faster."""
+
+    def __init__(self) -> None:
+        self.hub = MemoryHub()
+
+    def store(self, environment: Environment) -> TaskHubStore:
+        return MemoryStore(self.hub, environment=environment, lease_seconds=LEASE_SECONDS)
+
+    def die(self, store: TaskHubStore) -> None:
+        assert isinstance(store, MemoryStore)
+        store.die()
+
+    def close(self) -> None:
+        pass
+
+
+class Errors(logging.Handler):
+    """What the engine itself calls a defect."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f" ({record.exc_info[1]!r})"
+        self.messages.append(text)
+
+
+class Cluster:
+    """The hosts `h1` … and the clients of one simulation; `trace` says what happened, a line each."""
+
+    def __init__(self, seed: int, faults: Faults, hub: Hub, *, hosts: int = 2) -> None:
+        self.seed = seed
+        self.faults = faults
+        self.hub = hub
+        self.names = [f"h{number}" for number in range(1, hosts + 1)]
+        self.world = World()
+        self.ledger = Ledger(lambda: self.eye)
+        self.eye: TaskHubStore | None = None
+        self.hosts: dict[str, holdtrue.Host] = {}
+        self.parts: dict[str, Part] = {}
+        self.environments: dict[str, SimulatedEnvironment] = {}
+        self.trace: list[tuple[float, str, str, str]] = []
+        self.counts: Counter[str] = Counter()
+        self.errors = Errors()
+        self.faults_over = False
+        self.failed: list[BaseException] = []
+        self._pids = 100
+        self._kept: list[Any] = []
+        self._lives: Counter[str] = Counter()
+        self._host_names: set[str] = set()
+
+    # -- parts -----------------------------------------------------------------------------------------
+
+    def part(self, name: str) -> tuple[Part, FaultyStore, SimulatedEnvironment]:
+        """A new process of that name: its part, its store, its environment."""
+        self._pids += 1
+        self._lives[name] += 1
+        part = Part(name if self._lives[name] == 1 else f"{name}.{self._lives[name]}")
+        chance = random.Random(f"{self.seed}:{part.name}")
+        environment = SimulatedEnvironment(chance.getrandbits(64), pid=self._pids)
+        before = self.environments.get(name)
+        environment.skew = 0 if before is None else before.skew
+        store = FaultyStore(
+            self.hub.store(environment),
+            part,
+            environment,
+            self.faults,
+            applied=self._applied,
+            called=self._called,
+            crash=self.crash,
+            pause=self.pause,
+        )
+        self.parts[name] = part
+        self.environments[name] = environment
+        self._kept.append(store)
+        return part, store, environment
+
+    def _applied(self, part: Part, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
+        try:
+            self.ledger.applied(part, verb, given, outcome)
+        except BaseException as error:
+            self.failed.append(error)
+            raise
+
+    def _called(self, part: Part, point: int, verb: str, fault: Fault | None) -> None:
+        self.trace.append((self.loop.time(), part.name, verb, "" if fault is None else fault.kind.value))
+        if fault is not None:
+            self.counts[fault.kind.value] += 1
+
+    @property
+    def loop(self) -> VirtualLoop:
+        """The one loop."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        return loop
+
+    def boot(self, name: str) -> None:
+        """Start a host's process."""
+        self._host_names.add(name)
+        part, store, environment = self.part(name)
+        settings = HostSettings(
+            name=part.name,
+            lease_seconds=LEASE_SECONDS,
+            drain_seconds=2.0,
+            idle_seconds=10.0,
+            renew_seconds=5.0,
+            retention=False,
+        )
+        host = holdtrue.Host(app_for(self.world), faulty(store), settings=settings, environment=environment)
+        self.hosts[name] = host
+
+        async def live() -> None:
+            while True:
+                try:
+                    await host.start()
+                    return
+                except StoreError:
+                    # As a supervisor does: the process ends, and a new one comes.
+                    self.crash(part, 1.0)
+                    await asyncio.sleep(0)
+
+        with as_part(part):
+            self._kept.append(asyncio.ensure_future(live()))
+
+    def crash(self, part: Part, seconds: float) -> None:
+        """The process ends at once; a new one of its name comes after `seconds`."""
+        if part.dead:
+            return
+        name = part.name.partition(".")[0]
+        self.trace.append((self.loop.time(), part.name, "", "dies"))
+        part.die()
+        store = next(one for one in self._kept if isinstance(one, FaultyStore) and one.part is part)
+        self.hub.die(store.inner)
+        self._kept.append(self.hosts.get(name))
+        if name in self._host_names:
+            self.hosts.pop(name, None)
+            with as_part(None):
+                self.loop.call_later(seconds, self._boot_again, name)
+
+    def _boot_again(self, name: str) -> None:
+        if name not in self.hosts:
+            self.boot(name)
+
+    def pause(self, part: Part, seconds: float) -> None:
+        """The process stands still for so long."""
+        if part.dead or part.paused:
+            return
+        self.trace.append((self.loop.time(), part.name, "", f"stands still for {seconds:g} s"))
+        part.paused = True
+        with as_part(None):
+            self.loop.call_later(seconds, self.loop.resume, part)
+
+    # -- the run ---------------------------------------------------------------------------------------
+
+    async def run(self, scenario: "Scenario") -> None:
+        """The scenario to its end, then quiet; raises Broken where anything is not as it must be."""
+        loop = self.loop
+        loop.set_exception_handler(self._loop_error)
+        root = logging.getLogger("holdtrue")
+        handlers, propagate = root.handlers[:], root.propagate
+        root.handlers, root.propagate = [self.errors], False
+        try:
+            self.eye = self.hub.store(SimulatedEnvironment(0, pid=99))
+            await self.eye.open()
+            for name in self.names:
+                self.boot(name)
+            await self._client_work(scenario)
+            self.faults_over = True
+            await self._settle()
+            self._check_end(scenario)
+        finally:
+            root.handlers, root.propagate = handlers, propagate
+            for name in list(self.hosts):
+                self.parts[name].die()
+            if self.eye is not None:
+                self.hub.die(self.eye)
+
+    def forget(self) -> None:
+        """Let go of all that ran; its coroutines end here and now, without effect."""
+        self._kept.clear()
+        self.hosts.clear()
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Broken):
+            self.failed.append(error)
+        elif "was destroyed" not in str(context.get("message")):
+            self.errors.messages.append(f"{context.get('message')}: {error!r}")
+
+    async def _client_work(self, scenario: "Scenario") -> None:
+        works = scenario.clients(self)
+        tasks = []
+        for name, work in works:
+            part, store, environment = self.part(name)
+            client = holdtrue.Client(faulty(store), app=app_for(self.world), environment=environment)
+            with as_part(part):
+                tasks.append(asyncio.ensure_future(self._one_client(part, client, store, work)))
+        for task in tasks:
+            self._kept.append(task)
+        done = asyncio.gather(*tasks)
+        while not done.done():
+            await asyncio.wait([done], timeout=5.0)
+            self._raise_failed()
+            if self.loop.time() > scenario.longest:
+                raise Broken(f"the clients are not done after {scenario.longest:g} s: {self._unfinished()}")
+        await done
+
+    async def _one_client(self, part: Part, client: Any, store: FaultyStore, work: "Work") -> None:
+        await store.inner.open()
+        await work(Insisting(self, part, client))
+
+    async def _settle(self) -> None:
+        """After the last fault everything comes to rest: this is what `nothing is lost` means to a waiting user."""
+        end = self.loop.time() + SETTLE_SECONDS
+        while True:
+            await asyncio.sleep(5.0)
+            self._raise_failed()
+            if all(part.dead or not part.paused for part in self.parts.values()) and self._at_rest():
+                return
+            if self.loop.time() > end:
+                raise Broken(f"not at rest {SETTLE_SECONDS:g} s after the last fault: {self._unfinished()}")
+
+    def _at_rest(self) -> bool:
+        open_ = [entry for entry in self.ledger.entries.values() if entry.projection.status not in TERMINAL]
+        if any(entry.projection.status is not Status.SUSPENDED for entry in open_):
+            return False
+        assert self.eye is not None
+        info = at_once(self.eye.info())
+        return bool(info.activities == 0 and (open_ or info.messages == 0) and not self._in_hand())
+
+    def _unfinished(self) -> str:
+        assert self.eye is not None
+        open_ = {
+            name: f"{entry.projection.status.name} after {len(entry.history)} events"
+            for name, entry in self.ledger.entries.items()
+            if entry.projection.status not in TERMINAL
+        }
+        return f"{open_}; {self._in_hand()}; {at_once(self.eye.info())}"
+
+    def _raise_failed(self) -> None:
+        if self.failed:
+            raise self.failed[0]
+
+    def _check_end(self, scenario: "Scenario") -> None:
+        self._raise_failed()
+        self.ledger.check_all()
+        if self.errors.messages:
+            raise Broken(f"the engine reports a defect of its own: {self.errors.messages[0]}")
+        assert self.eye is not None
+        letters = at_once(self.eye.dead_letters())
+        if letters and not scenario.may_have_dead_letters:
+            raise Broken(f"dead letters: {letters}")
+        scenario.check(self)
+
+    def _in_hand(self) -> list[str]:
+        """What hosts hold of work; at rest it is nothing."""
+        held = []
+        for name, host in self.hosts.items():
+            if host.pool is not None and host.pool.refs():
+                held.append(f"{name} holds work items: {host.pool.refs()}")
+            if host.dispatcher.load:
+                held.append(f"{name} works on {host.dispatcher.load} instances")
+        return held
+
+
+class Insisting:
+    """A client's user: what is not known to be done is done again; every status read is held against the ledger."""
+
+    def __init__(self, cluster: Cluster, part: Part, client: holdtrue.Client) -> None:
+        self.cluster = cluster
+        self.client = client
+        self.part = part
+        self.unknown: Counter[str] = Counter()
+
+    async def do(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Until it is answered.  A call whose outcome was unknown at some time gives `(True, answer)`."""
+        doubt = False
+        while True:
+            try:
+                return doubt, await call()
+            except OutcomeUnknown:
+                doubt = True
+            except StoreUnavailable:
+                pass
+            await asyncio.sleep(1.0)
+
+    async def start(self, name: str, payload: Any, **more: Any) -> None:
+        """Start `program` (the same start, however often it takes)."""
+        start_id = f"start-{name}"
+        await self.do(lambda: self.client.start("program", input=payload, instance_id=name, start_id=start_id, **more))
+
+    async def status(self, name: str) -> holdtrue.InstanceStatus | None:
+        """A read, held against the ledger."""
+        since = self.cluster.ledger.moment
+        _, status = await self.do(lambda: self.client.get_status(name))
+        if status is None:
+            self.cluster.ledger.saw(name, None, since)
+        else:
+            self.cluster.ledger.saw(name, status.record.projection, since)
+        return status  # type: ignore[no-any-return]
+
+    async def ended(self, name: str, *, or_gone: bool = False) -> holdtrue.InstanceStatus | None:
+        """Wait for its end, by looking; or until somebody has purged it."""
+        pause = 0.5
+        while True:
+            status = await self.status(name)
+            if status is None and or_gone:
+                return None
+            if status is not None and status.runtime_status in TERMINAL:
+                return status
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 3_600.0)
+
+
+Work = Callable[[Insisting], Awaitable[None]]
+
+
+class Scenario(Protocol):
+    """What clients do, and what must have come of it."""
+
+    longest: float
+    may_have_dead_letters: bool
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        """The clients by name."""
+
+    def check(self, cluster: Cluster) -> None:
+        """Raises Broken where the outcome is not what was asked for."""
+
+
+def seconds(ticks: int) -> float:
+    """Of a span of ticks."""
+    return ticks / TICKS_PER_SECOND

@@ -1,0 +1,22 @@
+"""Runs by chance: random work, random faults, several hosts; a failing seed is printed with how to see it again."""
+
+import pytest
+from cluster import MemoryHubs, SqliteHub
+from search import by_seed, sweep
+
+SEEDS, CHUNK = 2_000, 50
+ON_SQLITE, SMALL = 96, 8
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_random_runs_in_memory(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        by_seed(seed, MemoryHubs)
+    sweep()
+
+
+@pytest.mark.parametrize("first", range(0, ON_SQLITE, SMALL))
+def test_random_runs_on_the_sqlite_store(first: int) -> None:
+    for seed in range(first, first + SMALL):
+        by_seed(seed, SqliteHub)
+    sweep()

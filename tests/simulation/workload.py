@@ -1,0 +1,192 @@
+"""Work made from a seed: small programs that one orchestrator interprets, with the answer that each must give.
+
+A program is a list of steps (JSON).  What it returns follows from the program alone, so that any crash, any
+lost answer and any order of messages must give the same.
+"""
+
+import random
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import holdtrue
+
+Program = list[list[Any]]
+
+
+class World:
+    """What activities did outside the hub: runs by idempotency key, and which failed on purpose."""
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        self.tries: Counter[str] = Counter()
+
+    def ran(self, key: str) -> None:
+        """An activity ran (once more)."""
+        self.runs[key] += 1
+
+
+def app_for(world: World) -> holdtrue.App:
+    """The app of every host; each host has its own object, as each process has."""
+    app = holdtrue.App()
+
+    @app.activity
+    async def echo(ctx: holdtrue.ActivityContext, tag: str) -> str:
+        world.ran(ctx.idempotency_key)
+        return tag
+
+    @app.activity
+    def echo_in_thread(ctx: holdtrue.ActivityContext, tag: str) -> str:
+        world.ran(ctx.idempotency_key)
+        return tag
+
+    @app.activity
+    async def slow(ctx: holdtrue.ActivityContext, seconds: float) -> str:
+        import asyncio
+
+        await asyncio.sleep(seconds)
+        world.ran(ctx.idempotency_key)
+        return "slow"
+
+    @app.activity
+    async def flaky(ctx: holdtrue.ActivityContext, given: list[Any]) -> str:
+        tag, failures = given
+        world.tries[tag] += 1
+        if world.tries[tag] <= failures:
+            raise RuntimeError(f"{tag} fails on purpose")
+        return str(tag)
+
+    @app.activity
+    async def boom(ctx: holdtrue.ActivityContext, tag: str) -> str:
+        raise ValueError(tag)
+
+    @app.orchestrator
+    async def program(ctx: holdtrue.OrchestrationContext, given: list[Any]) -> list[Any]:
+        steps, results = given
+        for at, step in enumerate(steps):
+            verb = step[0]
+            if verb == "echo":
+                results.append(await ctx.call_activity(echo, input=step[1]))
+            elif verb == "thread":
+                results.append(await ctx.call_activity(echo_in_thread, input=step[1]))
+            elif verb == "all":
+                results.append(await holdtrue.when_all([ctx.call_activity(echo, input=tag) for tag in step[1]]))
+            elif verb == "flaky":
+                policy = holdtrue.RetryPolicy(first_retry_interval=timedelta(seconds=2), max_number_of_attempts=50)
+                results.append(await ctx.call_activity(flaky, input=[step[1], step[2]], retry_policy=policy))
+            elif verb == "boom":
+                try:
+                    await ctx.call_activity(boom, input=step[1])
+                except holdtrue.TaskFailedError:
+                    results.append(f"failed {step[1]}")
+            elif verb == "race":
+                timer = ctx.create_timer(timedelta(seconds=step[1]))
+                await holdtrue.when_any([ctx.call_activity(slow, input=step[2]), timer])
+                results.append("race")
+            elif verb == "timer":
+                await ctx.create_timer(timedelta(seconds=step[1]))
+                results.append("timer")
+            elif verb == "status":
+                ctx.set_custom_status(step[1])
+            elif verb == "events":
+                got: list[str] = []
+                while len(got) < step[2]:
+                    tag = await ctx.wait_for_external_event(step[1])
+                    if tag not in got:
+                        got.append(tag)
+                results.append(sorted(got))
+            elif verb == "child":
+                results.append(await ctx.call_sub_orchestrator(program, input=[step[1], []]))
+            elif verb == "children":
+                results.append(
+                    await holdtrue.when_all([ctx.call_sub_orchestrator(program, input=[one, []]) for one in step[1]])
+                )
+            elif verb == "tell":
+                ctx.send_event(step[1], step[2], data=step[3])
+            elif verb == "again":
+                ctx.continue_as_new([steps[at + 1 :], results], save_events=True)
+                return []
+            elif verb == "fail":
+                raise RuntimeError("the program fails")
+        return list(results)
+
+    @app.orchestrator
+    async def every_tick(ctx: holdtrue.OrchestrationContext, given: Any) -> str:
+        await ctx.call_activity(echo, input="tick")
+        await ctx.create_timer(timedelta(seconds=7))
+        return "ticked"
+
+    return app
+
+
+def expected(steps: Program) -> list[Any]:
+    """What a program returns."""
+    results: list[Any] = []
+    for step in steps:
+        verb = step[0]
+        if verb in ("echo", "thread", "flaky"):
+            results.append(step[1])
+        elif verb == "all":
+            results.append(list(step[1]))
+        elif verb == "boom":
+            results.append(f"failed {step[1]}")
+        elif verb in ("race", "timer"):
+            results.append(verb)
+        elif verb == "events":
+            results.append(sorted(step[3]))
+        elif verb == "child":
+            results.append(expected(step[1]))
+        elif verb == "children":
+            results.append([expected(one) for one in step[1]])
+    return results
+
+
+def events_of(steps: Program) -> list[tuple[str, str]]:
+    """The events that the top level of a program waits for: name and payload, in an order to send them."""
+    return [(step[1], tag) for step in steps if step[0] == "events" for tag in step[3]]
+
+
+class Maker:
+    """Programs from chance; every tag is used once in a simulation."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._tags = 0
+
+    def tag(self, kind: str) -> str:
+        """A new one."""
+        self._tags += 1
+        return f"{kind}{self._tags}"
+
+    def program(self, depth: int = 0) -> Program:
+        """One to six steps; children only two levels deep."""
+        verbs = ["echo", "thread", "all", "flaky", "boom", "race", "timer", "status"]
+        if depth < 2:
+            verbs += ["child", "children"]
+        if depth == 0:
+            verbs += ["events", "events", "again"]
+        return [self.step(self._chance.choice(verbs), depth) for _ in range(self._chance.randint(1, 6))]
+
+    def step(self, verb: str, depth: int) -> list[Any]:
+        """One step."""
+        chance = self._chance
+        if verb in ("echo", "thread", "boom"):
+            return [verb, self.tag("a")]
+        if verb == "all":
+            return [verb, [self.tag("p") for _ in range(chance.randint(0, 5))]]
+        if verb == "flaky":
+            return [verb, self.tag("f"), chance.randint(1, 3)]
+        if verb == "race":
+            return [verb, chance.randint(1, 10), chance.choice([0.5, 5, 30])]
+        if verb == "timer":
+            return [verb, chance.choice([0, 1, 5, 60])]
+        if verb == "status":
+            return [verb, self.tag("s")]
+        if verb == "events":
+            tags = [self.tag("e") for _ in range(chance.randint(1, 3))]
+            return [verb, chance.choice(["Approval", "go"]) + tags[0], len(tags), tags]
+        if verb == "child":
+            return [verb, self.program(depth + 1)]
+        if verb == "children":
+            return [verb, [self.program(depth + 1) for _ in range(chance.randint(1, 3))]]
+        return [verb]
