@@ -275,6 +275,7 @@ class Held:
     async def load(self) -> list[ev.AnyEvent]:
         """Read the history and fold it in; gives it."""
         history = await self.store.load(self.lease)
+        assert history is not None, "the lock is lost"
         self.state.open.clear()
         self.state.length = 0
         self.state.extend(history, project_too=False)

@@ -50,6 +50,22 @@ async def test_after_the_lock_was_given_back(hub: Hub) -> None:
 
 
 @in_hub
+async def test_a_history_is_not_given_to_who_has_lost_the_lock(hub: Hub) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    old = await begin(hub, one, "a", keep=False)
+    await send(one, raised("a", "e"))
+    old = await lock_one(hub, one, "a")
+    assert await one.load(old.lease) is not None
+    await old.put_back()
+    assert await one.load(old.lease) is None
+    new = await lock_one(hub, two, "a")
+    assert await one.load(old.lease) is None and await two.load(new.lease) is not None
+    await new.load()
+    await new.step(end())
+    assert await one.load(old.lease) is None
+
+
+@in_hub
 async def test_after_another_took_it_and_wrote(hub: Hub) -> None:
     one, two = await hub.host("one"), await hub.host("two")
     old = await begin(hub, one, "a", keep=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import holdtrue
+from holdtrue.stores.sqlite.waiting import holder
 
 TIMEOUT = 30.0
 
@@ -53,6 +54,7 @@ class Worker:
             + (f", settings=holdtrue.HostSettings({settings})" if settings else "")
             + ")\n"
         )
+        self.hub = hub
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Worker":
@@ -62,6 +64,16 @@ class Worker:
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    def stop_between_transactions(self) -> None:
+        """Send SIGSTOP, at a moment when it does not hold the hub's write lock (where everybody would wait for it)."""
+        assert self.process is not None
+        while True:
+            self.send(signal.SIGSTOP)
+            os.waitpid(self.process.pid, os.WUNTRACED)
+            if holder(str(self.hub)) is None:
+                return
+            self.send(signal.SIGCONT)
 
     def kill(self) -> None:
         assert self.process is not None

@@ -128,7 +128,7 @@ def test_a_stopped_host_loses_its_lease_and_its_late_commit_has_no_effect(tmp_pa
             with Worker(tmp_path, WORK, tmp_path / "hub.db", name="zombie", settings="lease_seconds=3") as zombie:
                 i = await c.start("chain", input=300)
                 await until(lambda: length(c, i, 20), "some steps")
-                zombie.send(signal.SIGSTOP)
+                zombie.stop_between_transactions()
                 with Worker(tmp_path, WORK, tmp_path / "hub.db", name="heir", settings="lease_seconds=3"):
                     size = (await c.get_status(i)).history_size
                     await until(lambda: length(c, i, size + 10), "the heir goes on")

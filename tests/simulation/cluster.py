@@ -125,7 +125,6 @@ class Cluster:
         self.errors = Errors()
         self.faults_over = False
         self.failed: list[BaseException] = []
-        self._pids = 100
         self._kept: list[Any] = []
         self._lives: Counter[str] = Counter()
         self._host_names: set[str] = set()
@@ -134,11 +133,10 @@ class Cluster:
 
     def part(self, name: str) -> tuple[Part, FaultyStore, SimulatedEnvironment]:
         """A new process of that name: its part, its store, its environment."""
-        self._pids += 1
         self._lives[name] += 1
         part = Part(name if self._lives[name] == 1 else f"{name}.{self._lives[name]}")
         chance = random.Random(f"{self.seed}:{part.name}")
-        environment = SimulatedEnvironment(chance.getrandbits(64), pid=self._pids)
+        environment = SimulatedEnvironment(chance.getrandbits(64))
         before = self.environments.get(name)
         environment.skew = 0 if before is None else before.skew
         store = FaultyStore(
@@ -241,7 +239,7 @@ class Cluster:
         handlers, propagate = root.handlers[:], root.propagate
         root.handlers, root.propagate = [self.errors], False
         try:
-            self.eye = self.hub.store(SimulatedEnvironment(0, pid=99))
+            self.eye = self.hub.store(SimulatedEnvironment(0))
             await self.eye.open()
             for name in self.names:
                 self.boot(name)
@@ -307,7 +305,7 @@ class Cluster:
             return False
         assert self.eye is not None
         info = at_once(self.eye.info())
-        return bool(info.activities == 0 and (open_ or info.messages == 0) and not self._in_hand())
+        return bool(info.activities == 0 and info.messages == 0 and not self._in_hand())
 
     def _unfinished(self) -> str:
         assert self.eye is not None

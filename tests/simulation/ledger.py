@@ -11,7 +11,7 @@ from typing import Any
 from holdtrue.core import events as ev
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.messages import Start
-from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project
+from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project, rewinding
 from holdtrue.stores.protocol import (
     CommitResult,
     CreateOutcome,
@@ -47,11 +47,17 @@ class Entry:
         self.projection: Projection = initial(start.started)
         self.history: list[ev.HistoryEvent] = []
         self.faces: list[tuple[int, tuple[Any, ...] | None]] = []
+        self.asked_to_rewind = False
         self.show(moment)
 
     def show(self, moment: int) -> None:
         """Its face from this moment on."""
-        self.faces.append((moment, face(self.projection)))
+        self.faces.append((moment, self.face()))
+
+    def face(self) -> tuple[Any, ...]:
+        """What a client sees now: one that is to be rewound is Pending from the request on."""
+        projection = self.projection
+        return face(rewinding(projection, projection.last_updated_at) if self.asked_to_rewind else projection)
 
 
 def face(projection: Projection) -> tuple[Any, ...]:
@@ -154,11 +160,14 @@ class Ledger:
             if face(folded) != face(commit.projection):
                 raise Broken(f"{name!r}: the committed projection is not that of its history")
             entry.projection = folded
+        entry.asked_to_rewind = False
         entry.show(self.moment)
         self._one_result_each(name, entry.history)
         for event in commit.events:
             if type(event) is ev.EventRaised and event.input is not None:
                 self.raised[event.input] += 1
+        for message in commit.messages:
+            self._rewind_asked(message)
         for start in commit.starts:
             child = self.entries.get(start.started.instance_id)
             if child is not None and child.projection.status not in TERMINAL:
@@ -174,8 +183,19 @@ class Ledger:
             raise Broken(f"a message to {message.instance_id!r} was answered {result}")
         if entry is not None and (result is SendResult.ENDED) and entry.projection.status not in TERMINAL:
             raise Broken(f"a message to {message.instance_id!r} was answered {result}, and it had not ended")
+        if result is SendResult.ACCEPTED:
+            self._rewind_asked(message)
         if result is SendResult.ACCEPTED and type(message.event) is ev.EventRaised and message.event.input is not None:
             self.sent[message.event.input] += 1
+
+    def _rewind_asked(self, message: Any) -> None:
+        entry = self.entries.get(message.instance_id)
+        if entry is None or type(message.event) is not ev.ExecutionRewound:
+            return
+        projection = entry.projection
+        if projection.status is Status.FAILED and message.execution_id in (None, projection.execution_id):
+            entry.asked_to_rewind = True
+            entry.show(self.moment)
 
     def _purged(self) -> None:
         names = list(self.entries)
@@ -241,10 +261,8 @@ class Ledger:
             entry = self.entries.get(name)
             if (record is None) != (entry is None):
                 raise Broken(f"{name!r} is {'not ' if record is None else ''}there against what was committed")
-            if record is not None and entry is not None and face(record.projection) != face(entry.projection):
-                raise Broken(
-                    f"{name!r} is read as {face(record.projection)}, and its history says {face(entry.projection)}"
-                )
+            if record is not None and entry is not None and face(record.projection) != entry.face():
+                raise Broken(f"{name!r} is read as {face(record.projection)}, and its history says {entry.face()}")
 
     def saw(self, name: str, projection: Projection | None, since: int) -> None:
         """A client's read, begun at the moment `since` and ended now, shows a face of some moment in between."""

@@ -4,12 +4,15 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
-from cluster import Cluster, Insisting, Work
+from cluster import Cluster, Insisting, Work, seconds
 from ledger import Broken
-from workload import Maker, Program, events_of, expected
+from workload import Maker, Program, broken_in, events_of, expected
 
+from holdtrue.client.errors import ClientError
+from holdtrue.core.dialect import to_datetime
 from holdtrue.core.projection import TERMINAL, Status
 
 
@@ -32,7 +35,20 @@ class Programs:
         await user.start(name, [steps, []])
         for event, tag in events_of(steps):
             await user.do(lambda event=event, tag=tag: user.client.raise_event(name, event, tag))  # type: ignore[misc]
-        await user.ended(name)
+        await self._to_its_end(user, name, steps)
+
+    async def _to_its_end(self, user: Insisting, name: str, steps: Program) -> None:
+        """Wait for it; where it fails of what is broken, mend that and rewind it, one thing after another."""
+        left = broken_in(steps)
+        while True:
+            status = await user.ended(name)
+            if status is None or status.runtime_status is not Status.FAILED or not left:
+                return
+            user.cluster.world.mended.add(left.pop(0))
+            try:
+                await user.do(lambda: user.client.rewind(name))
+            except ClientError:
+                pass  # an earlier try of this call has done it
 
     def check(self, cluster: Cluster) -> None:
         for name, steps in self.programs.items():
@@ -57,6 +73,9 @@ class Disturbed(Programs):
         count = self.chance.randint(1, 4)
         super().__init__({f"p{number}": maker.program() for number in range(count)})
         self.disturbed: set[str] = set()
+        self.scheduled = self.chance.random() < 0.2
+        self.ticks: list[Any] = []
+        self.least_ticks = 0
 
     def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
         works: list[tuple[str, Work]] = [("user", self._use)]
@@ -70,7 +89,28 @@ class Disturbed(Programs):
             if verb in ("terminate", "purge", "cancel", "restart"):
                 self.disturbed.add(name)
             works.append((f"other{number}", self._disturb(verb, name, at)))
+        if self.scheduled:
+            works.append(("planner", self._schedule))
         return works
+
+    async def _schedule(self, user: Insisting) -> None:
+        """A singleton every 5 s that takes 7: what the seed's failure stopped for days."""
+        asked = user.client.environment.now()
+        end = to_datetime(asked) + timedelta(seconds=TICKING_SECONDS)
+        await user.do(
+            lambda: user.client.schedules.put(
+                "every", "every_tick", instance_id="singleton", interval=timedelta(seconds=TICK_SECONDS), end_at=end
+            )
+        )
+        late = user.client.environment.now() - asked
+        self.least_ticks = int((TICKING_SECONDS - seconds(late)) / TICK_SECONDS) - 1
+        while True:
+            _, info = await user.do(lambda: user.client.schedules.get("every"))
+            if info.next_due is None:
+                break
+            await asyncio.sleep(5.0)
+        _, self.ticks = await user.do(lambda: user.client.schedules.ticks("every"))
+        await user.ended("singleton", or_gone=True)
 
     def _disturb(self, verb: str, name: str, at: float) -> Callable[[Insisting], Awaitable[None]]:
         async def disturb(user: Insisting) -> None:
@@ -99,17 +139,12 @@ class Disturbed(Programs):
                     await user.do(lambda: client.restart(name))
                 elif verb == "query":
                     await user.do(lambda: client.query_page())
-            except Exception as error:
-                from holdtrue.client.errors import ClientError
-
-                if not isinstance(error, ClientError):
-                    raise
+            except ClientError:
+                pass  # it has ended, is gone, or is there again meanwhile
 
         return disturb
 
     async def _one(self, user: Insisting, name: str, steps: Program) -> None:
-        from holdtrue.client.errors import ClientError
-
         await user.start(name, [steps, []])
         for event, tag in events_of(steps):
             try:
@@ -117,15 +152,29 @@ class Disturbed(Programs):
             except ClientError:
                 return  # gone meanwhile
         if name not in self.disturbed:
-            await user.ended(name)
+            await self._to_its_end(user, name, steps)
 
     def check(self, cluster: Cluster) -> None:
         calm = {name: steps for name, steps in self.programs.items() if name not in self.disturbed}
         Programs(calm).check(cluster)
+        if self.scheduled:
+            self._check_ticks(cluster)
         for name in self.disturbed:
             status = cluster.ledger.status_of(name)
             if status is not None and status not in TERMINAL:
                 raise Broken(f"{name!r} is {status.name}")
+
+    def _check_ticks(self, cluster: Cluster) -> None:
+        """Every tick has its record, and the job never stood still: it ran again soon after each end."""
+        counted = sum(tick.count for tick in self.ticks)
+        if not self.least_ticks <= counted <= TICKING_SECONDS / TICK_SECONDS + 1:
+            raise Broken(f"{counted} ticks are on record of at least {self.least_ticks}: {self.ticks}")
+        started = [tick for tick in self.ticks if tick.decision == "started"]
+        if len({tick.execution_id for tick in started}) != len(started) or (not started and self.least_ticks > 0):
+            raise Broken(f"the schedule's starts are not one execution each: {self.ticks}")
+
+
+TICKING_SECONDS, TICK_SECONDS = 40.0, 5.0
 
 
 def fixed() -> dict[str, Programs]:

@@ -20,6 +20,7 @@ class World:
     def __init__(self) -> None:
         self.runs: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
+        self.mended: set[str] = set()
 
     def ran(self, key: str) -> None:
         """An activity ran (once more)."""
@@ -57,6 +58,12 @@ def app_for(world: World) -> holdtrue.App:
         return str(tag)
 
     @app.activity
+    async def once_broken(ctx: holdtrue.ActivityContext, tag: str) -> str:
+        if tag not in world.mended:
+            raise RuntimeError(f"{tag} is broken until somebody mends it")
+        return tag
+
+    @app.activity
     async def boom(ctx: holdtrue.ActivityContext, tag: str) -> str:
         raise ValueError(tag)
 
@@ -79,6 +86,8 @@ def app_for(world: World) -> holdtrue.App:
                     await ctx.call_activity(boom, input=step[1])
                 except holdtrue.TaskFailedError:
                     results.append(f"failed {step[1]}")
+            elif verb == "broken":
+                results.append(await ctx.call_activity(once_broken, input=step[1]))
             elif verb == "race":
                 timer = ctx.create_timer(timedelta(seconds=step[1]))
                 await holdtrue.when_any([ctx.call_activity(slow, input=step[2]), timer])
@@ -124,7 +133,7 @@ def expected(steps: Program) -> list[Any]:
     results: list[Any] = []
     for step in steps:
         verb = step[0]
-        if verb in ("echo", "thread", "flaky"):
+        if verb in ("echo", "thread", "flaky", "broken"):
             results.append(step[1])
         elif verb == "all":
             results.append(list(step[1]))
@@ -146,12 +155,26 @@ def events_of(steps: Program) -> list[tuple[str, str]]:
     return [(step[1], tag) for step in steps if step[0] == "events" for tag in step[3]]
 
 
+def broken_in(steps: Program) -> list[str]:
+    """What must be mended before a program, its children included, can end well."""
+    found = []
+    for step in steps:
+        if step[0] == "broken":
+            found.append(step[1])
+        elif step[0] == "child":
+            found += broken_in(step[1])
+        elif step[0] == "children":
+            found += [tag for one in step[1] for tag in broken_in(one)]
+    return found
+
+
 class Maker:
     """Programs from chance; every tag is used once in a simulation."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self._tags = 0
+        self.breaks = chance.random() < 0.3
 
     def tag(self, kind: str) -> str:
         """A new one."""
@@ -161,16 +184,19 @@ class Maker:
     def program(self, depth: int = 0) -> Program:
         """One to six steps; children only two levels deep."""
         verbs = ["echo", "thread", "all", "flaky", "boom", "race", "timer", "status"]
+        if self.breaks:
+            verbs.append("broken")
         if depth < 2:
             verbs += ["child", "children"]
         if depth == 0:
-            verbs += ["events", "events", "again"]
+            # What comes to one that has failed is dropped; so what is rewound waits for no events.
+            verbs += ["again"] if self.breaks else ["events", "events", "again"]
         return [self.step(self._chance.choice(verbs), depth) for _ in range(self._chance.randint(1, 6))]
 
     def step(self, verb: str, depth: int) -> list[Any]:
         """One step."""
         chance = self._chance
-        if verb in ("echo", "thread", "boom"):
+        if verb in ("echo", "thread", "boom", "broken"):
             return [verb, self.tag("a")]
         if verb == "all":
             return [verb, [self.tag("p") for _ in range(chance.randint(0, 5))]]

@@ -387,6 +387,9 @@ class Dispatcher:
         self._free(session)
         if self.sessions.get(session.lease.key) is not session:
             return
+        if history is None:
+            self._lock_lost(session)
+            return
         self.counters.replays += 1
         try:
             if session.rewinds:
@@ -518,16 +521,18 @@ class Dispatcher:
         self._park(session, why)
 
     def _not_committed(self, session: Session, outcome: CommitOutcome) -> None:
-        local = [m for m in session.taken + session.inbox if m.work is not None]
         if outcome.result is CommitResult.STALE:
             self.counters.stale += 1
             log.info("instance %r: another commit came in between, it is loaded again", session.instance_id)
             self._background.spawn(self._discard([session]))
             return
+        self._lock_lost(session)
+
+    def _lock_lost(self, session: Session) -> None:
         self.counters.lease_lost += 1
         log.info("instance %r: its lock was lost, another host has it", session.instance_id)
         self._drop(session)
-        self._handing_in.add_messages(local)
+        self._handing_in.add_messages([m for m in session.taken + session.inbox if m.work is not None])
 
     async def _discard(self, sessions: Sequence[Session]) -> None:
         """Forget what is in memory of these and let them be locked anew: whatever was committed stands."""

@@ -433,8 +433,8 @@ class TaskHubStore(Protocol):
     async def lock_activities(self, limit: int, queues: Sequence[str] | None = None) -> list[LockedActivity]:
         """Take up to `limit` work items of this host's queues (or of those given)."""
 
-    async def load(self, lease: Lease) -> list[AnyEvent]:
-        """The whole history of a locked instance."""
+    async def load(self, lease: Lease) -> list[AnyEvent] | None:
+        """The whole history of a locked instance; None where the lock is lost: what stands there is another's."""
 
     async def commit(self, commits: Sequence[Committing]) -> list[CommitOutcome]:
         """Apply episodes, each whole or not at all."""

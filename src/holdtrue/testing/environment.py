@@ -41,14 +41,13 @@ class _SoonOnLoop(Workers):
 class SimulatedEnvironment(Environment):
     """Virtual time on the running `VirtualLoop`, and randomness of a seed.
 
-    `skew` is by how many ticks this process's wall clock is wrong; `pid` tells processes apart.
+    `skew` is by how many ticks this process's wall clock is wrong.
     """
 
     inline_writer = True
 
-    def __init__(self, seed: int, *, pid: int = 1, epoch: Ticks = EPOCH) -> None:
+    def __init__(self, seed: int, *, epoch: Ticks = EPOCH) -> None:
         self._random = random.Random(seed)
-        self._pid = pid
         self._epoch = epoch
         self.skew: Ticks = 0
 
@@ -87,6 +86,3 @@ class SimulatedEnvironment(Environment):
 
     def spawn(self, arguments: Sequence[str], descriptor: int) -> Any:
         raise NotImplementedError("there are no processes in a simulation")
-
-    def pid(self) -> int:
-        return self._pid

@@ -24,6 +24,13 @@ def hub(tmp_path: Path) -> Hub:
     return Hub(_open, tmp_path)
 
 
+_EXTENDED = {
+    "write": apsw.SQLITE_IOERR_WRITE,
+    "sync": apsw.SQLITE_IOERR_FSYNC,
+    "truncate": apsw.SQLITE_IOERR_TRUNCATE,
+}
+
+
 class Entry(NamedTuple):
     """A change of a file (`write`, `sync`, `truncate`; `at` is an offset or a size), or whatever a test notes."""
 
@@ -54,7 +61,10 @@ class Disk(apsw.VFS):
 
     def check(self, what: str, name: str) -> None:
         if self.failing is not None and what == self.at and name.endswith(self.ending):
-            raise self.failing(f"the test's disk fails to {what}")
+            error = self.failing(f"the test's disk fails to {what}")
+            if isinstance(error, apsw.IOError):
+                error.extendedresult = _EXTENDED[what]
+            raise error
         self.calls += 1
         if self.once is not None:
             self.once(self.calls, what)

@@ -273,9 +273,9 @@ class MemoryStore:
         self._turn += bool(locked)
         return locked
 
-    async def load(self, lease: Lease) -> list[AnyEvent]:
+    async def load(self, lease: Lease) -> list[AnyEvent] | None:
         instance = self._open_hub().instances.get(lease.key)
-        return [] if instance is None else list(instance.history)
+        return None if instance is None or instance.lock != lease.token else list(instance.history)
 
     async def commit(self, commits_: Sequence[Committing]) -> list[CommitOutcome]:
         moment = self._moment()

@@ -154,12 +154,14 @@ class Reader:
 
     # -- histories -------------------------------------------------------------------------------------
 
-    def load(self, instance: int) -> list[AnyEvent]:
-        """The whole history of an instance, by key."""
+    def load(self, instance: int, token: int) -> list[AnyEvent] | None:
+        """The whole history of an instance, by key; None where it is not (any more) under this token's lock."""
         events: list[AnyEvent] = []
         for (data,) in self._execute(sql.history_of, places_of(instance)).fetchall():
             events += decode_events(data)
-        return events
+        # Only who holds the lock writes the history: held after the reading, it was held all along.
+        row = self._execute(sql.fence, (instance,)).fetchone()
+        return events if row is not None and row[0] == token else None
 
     def current(self, instance_id: str) -> tuple[int, str] | None:
         """Key and current execution of an instance."""

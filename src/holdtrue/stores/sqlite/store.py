@@ -158,8 +158,8 @@ class SqliteStore(OpenedHub):
         if refs:
             self._write(_RELEASE_ACTIVITIES, list(refs))
 
-    async def load(self, lease: Lease) -> list[AnyEvent]:
-        return self._read(lambda reader: reader.load(lease.key))
+    async def load(self, lease: Lease) -> list[AnyEvent] | None:
+        return self._read(lambda reader: reader.load(lease.key, lease.token))
 
     async def commit(self, commits_: Sequence[Committing]) -> list[CommitOutcome]:
         if not commits_:

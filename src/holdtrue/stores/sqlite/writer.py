@@ -422,7 +422,7 @@ class Writer:
             execute(sql.commit)
         except apsw.Error as error:
             self._undo(connection)
-            if not durable or not isinstance(error, apsw.IOError) or not self._took_effect(mark):
+            if not durable or not isinstance(error, apsw.IOError) or not self._took_effect(mark, error):
                 raise
             return transaction
         if durable and not self._json_left and not self._held_up:
@@ -438,18 +438,37 @@ class Writer:
         except apsw.Error:
             self._disconnect()
 
-    def _took_effect(self, mark: int) -> bool:
+    def _took_effect(self, mark: int, failure: apsw.Error) -> bool:
         """After a commit whose answer was an error of the disk: did it take effect?  A fresh look decides."""
         self._disconnect()
         try:
             self._connection = self._around.connect()
-            return bool(self._connection.execute(sql.mark).get == mark)
+            if self._connection.execute(sql.mark).get == mark:
+                return True
         except (apsw.Error, errors.StoreError) as error:
             # What this host holds now is not known: by joining again it begins with nothing.
             self._around.host_lost()
             raise errors.OutcomeUnknown(
                 f"hub {self._around.path!r}: the disk failed during a commit, and cannot be read back ({error}). "
                 "Look whether the work is there before doing it again"
+            ) from error
+        if getattr(failure, "extendedresult", None) != apsw.SQLITE_IOERR_WRITE:
+            self._write_over(self._connection)
+        return False
+
+    def _write_over(self, connection: apsw.Connection) -> None:
+        """After a sync that failed: the transaction may stand whole in the log, and a crash would bring it back."""
+        self._marks += 1
+        try:
+            connection.execute(sql.begin)
+            connection.execute(sql.set_mark, (self._mark_base | self._marks, 0)).fetchall()
+            connection.execute(sql.commit)
+        except apsw.Error as error:
+            self._disconnect()
+            raise errors.OutcomeUnknown(
+                f"hub {self._around.path!r}: the disk failed during a commit, and goes on failing ({error}). The work "
+                "is not there, but would come back if the machine or all processes failed now. Look whether it is "
+                "there before doing it again"
             ) from error
 
     def _judge(self, wall: float, cpu: float) -> None:
