@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from holdtrue.core import events as ev
+from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.projection import Condition, Status, rewinding
 from holdtrue.core.rewind import children_of, rewind_commit
 from holdtrue.stores.protocol import (
@@ -61,11 +62,11 @@ async def failed(hub: Hub, store: TaskHubStore) -> ev.HistoryEvent:
     return done(good)
 
 
-async def rewound(hub: Hub, held: Held) -> CommitOutcome:
-    """Rewind the instance in hand, without its code."""
+async def rewind_of(hub: Hub, held: Held) -> EpisodeCommit:
+    """The rewind of the instance in hand, without its code."""
     history = await held.load()
     records = await held.store.status(children_of(history))
-    commit = rewind_commit(
+    return rewind_commit(
         held.state,
         history,
         held.inbox,
@@ -73,7 +74,11 @@ async def rewound(hub: Hub, held: Held) -> CommitOutcome:
         new_id=new_id,
         children={i: None if r is None else r.projection for i, r in zip(children_of(history), records, strict=True)},
     )
-    return (await held.store.commit([held.committing(commit, keep=False)]))[0]
+
+
+async def rewound(hub: Hub, held: Held) -> CommitOutcome:
+    """Rewind it and give it back."""
+    return (await held.store.commit([held.committing(await rewind_of(hub, held), keep=False)]))[0]
 
 
 @in_hub
@@ -168,9 +173,10 @@ async def test_a_late_rewind_has_no_effect(hub: Hub) -> None:
     await failed(hub, one)
     await send(one, rewind("a"))
     held = await lock_one(hub, one, "a")
+    late = await rewind_of(hub, held)
     await held.put_back()
     taken = await lock_one(hub, two, "a")
-    assert (await rewound(hub, held)).result is CommitResult.LEASE_LOST
+    await held.commit(late, expect=CommitResult.LEASE_LOST)
     assert await status_of(one, "a") is Status.PENDING
     assert (await rewound(hub, taken)).result is CommitResult.COMMITTED
     assert await status_of(one, "a") is Status.RUNNING

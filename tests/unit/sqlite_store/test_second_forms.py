@@ -18,7 +18,6 @@ ROWS: dict[str, list[Row]] = {
         (12, "i2", None, 7, 100, 90, None, None, "code", "x12", None, "python", None, b""),
         (13, "new 3", None, None, 101, 91, None, None, "code", "x13", None, "python", None, b"{}"),
     ],
-    "delete_messages": [(1,), (3,), (99,)],
     "insert_message": [(1, 51, None, "x1", 3, b'{"e":1}'), (2, 52, 70, None, None, b'{"e":"\xc3\xa9"}')],
     "make_ready": [(60, key) for key in range(1, 7)],
     "fire": [(1, 1, 71), (1, 2, 72), (2, 1, 73), (9, 1, 74), (3, 9, 75)],
@@ -43,6 +42,7 @@ ROWS: dict[str, list[Row]] = {
         (73, 5, 50, 5, 45, 5, 5, None, 703, None, b"{}"),
     ],
     "insert_history": [(900, b"[1]"), (901, b'["\xc3\xa9"]')],
+    "take_messages": [(1,), (3,), (99,)],
     "delete_message": [(1, 1), (2, 2), (3, 9), (9, 1)],
     "insert_activity": [
         (900, 1, 5, 1, 3, "x", "act", b'{"n":"\xc3\xa9"}'),
@@ -90,7 +90,9 @@ def done(name: str, rows: Sequence[Row], *, as_json: bool) -> tuple[int, dict[st
     transaction = Transaction(
         connection, now=1, host=1, counters=(0, 0), token=lambda: 1, careful=False, shared=False, as_json=as_json
     )
-    changed = transaction.counted(name, rows)
+    before = transaction.connection.total_changes()
+    transaction.many(name, rows).fetchall()
+    changed = transaction.connection.total_changes() - before
     return changed, everything(connection)
 
 

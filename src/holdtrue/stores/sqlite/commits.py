@@ -258,7 +258,7 @@ def _apply(transaction: Transaction, made: Prepared) -> None:
 def _apply_special(transaction: Transaction, special: list[tuple[Committing, CommitOutcome]]) -> None:
     """Starts, cancellations and messages (which may be for what was started), then the locks that are given back."""
     timers: list[_Row] = []
-    gone: list[tuple[int]] = []
+    gone: list[_Row] = []
     for committing, outcome in special:
         if committing.commit.starts:
             _start(transaction, committing, outcome)
@@ -273,8 +273,7 @@ def _apply_special(transaction: Transaction, special: list[tuple[Committing, Com
     if timers:
         transaction.many("insert_message", timers)
     if gone:
-        _end_below(transaction, special, [key for (key,) in gone])
-        transaction.many("delete_messages", gone)
+        _end_below(transaction, special, gone)
     released: set[int] = set()
     for committing, _ in special:
         commit, lease = committing.commit, committing.lease
@@ -328,12 +327,13 @@ def _send(transaction: Transaction, committing: Committing, outcome: CommitOutco
         outcome.deliveries = [*outcome.deliveries, *deliveries]
 
 
-def _end_below(transaction: Transaction, special: list[tuple[Committing, CommitOutcome]], gone: list[int]) -> None:
-    """Recursive terminates that instances took which have ended, or that came too late for them, go on."""
+def _end_below(transaction: Transaction, special: list[tuple[Committing, CommitOutcome]], gone: list[_Row]) -> None:
+    """What waits for ended instances is deleted; recursive terminates that they took, or that came too late, go on."""
     left: dict[int, list[HistoryEvent]] = {}
-    for instance, event in transaction.execute(sql.messages_left, (encode(gone).decode(),)).fetchall():
-        with suppress(msgspec.DecodeError):
-            left.setdefault(instance, []).append(decode_event(event))
+    for instance, due, event in transaction.many("take_messages", gone).fetchall():
+        if due is None:
+            with suppress(msgspec.DecodeError):
+                left.setdefault(instance, []).append(decode_event(event))
     for committing, _ in special:
         commit = committing.commit
         if commit.ended:

@@ -101,14 +101,13 @@ delete from history where key between ?1 and ?2
 -- Whatever waits for an instance.
 delete from message where instance = ?1
 
--- name: delete_messages:json
--- The same, many at once.
-delete from message where instance in (select v.value ->> 0 from json_each(?1) as v)
+-- name: take_messages
+-- Whatever waits for an instance, for good, and what it was.
+delete from message where instance = ?1 returning instance, due, event
 
--- name: messages_left
--- What came for these instances and was not handled.
-select message.instance, message.event from json_each(?1) as v
-join message on message.instance = v.value and message.due is null
+-- name: take_messages:json
+-- The same, many at once.
+delete from message where instance in (select v.value ->> 0 from json_each(?1) as v) returning instance, due, event
 
 -- name: delete_activities
 -- The work items of an instance.

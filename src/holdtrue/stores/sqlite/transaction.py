@@ -97,13 +97,12 @@ class Transaction:
         """The first row, or None."""
         return self.execute(statement, values).fetchone()
 
-    def many(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run the statement of this name for each row."""
+    def many(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Any:
+        """Run the statement of this name for each row; a cursor over what it returns."""
         statement, form = FORMS[name]
         if self.as_json and form is not None and len(rows) > 1:
-            self.execute(form, (_encode([_texts(row) for row in rows]).decode(),))
-        else:
-            self.executemany(statement, rows)
+            return self.execute(form, (_encode([_texts(row) for row in rows]).decode(),))
+        return self.executemany(statement, rows)
 
     def counted(self, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
         """The same; how many rows it changed."""
