@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help run test lint types bench soak docs lock clean
+.PHONY: help run test lint types bench soak mutants docs lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench: $(READY) ## The benchmarks, peers beside us in the same run
 
 soak: $(READY) ## The storm of `make run`, longer: all 48 months, a hundred kills
 	@$(BIN)/python -m examples.every_minute.storm --all --kills 100 $(ARGS)
+
+mutants: $(READY) ## Defects put into copies of the sources: the simulation must find each
+	@$(BIN)/python tests/simulation/mutants.py
 
 docs: $(READY) ## Draw the generated parts of the docs anew from the code
 	@$(BIN)/python -m tools.draw_docs

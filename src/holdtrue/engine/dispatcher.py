@@ -38,7 +38,7 @@ from holdtrue.stores.protocol import (
 from .counters import Counters
 from .due import DueWatch
 from .handing_in import HandingIn
-from .rewinding import Rewinding
+from .rewinding import late_answers, rewind
 from .sessions import Session, Sessions
 from .settings import HostSettings
 from .taking import Taking
@@ -396,6 +396,8 @@ class Dispatcher:
                 await self._rewind(session, history)
                 return
             session.replay(self._author, history)
+            if session.wake and not await self._ask_children(session):
+                return
         except OrchestratorNotFound:
             # A terminate or a deadline needs no code; for the rest another host, or a later one, has it.
             commit = session.end_unrun(None, self.environment.now(), self.environment.new_id)
@@ -419,10 +421,9 @@ class Dispatcher:
         self._mark(session)
 
     async def _rewind(self, session: Session, history: list[ev.AnyEvent]) -> None:
-        rewinding = Rewinding(self.store, self.environment, self._author)
         self._hold_busy(session)
         try:
-            commit = await rewinding.commit(session, history)
+            commit = await rewind(session, history, self.store, self.environment, self._author)
         except StoreError as error:
             log.warning("instance %r could not be rewound, it will be tried again: %s", session.instance_id, error)
             self._free(session)
@@ -432,7 +433,22 @@ class Dispatcher:
             self._free(session)
             raise
         await self._commit([Committing(lease=session.lease, commit=commit, keep=True)], [session])
-        await self._background.until_done(lambda: rewinding.answer_late(commit.projection, self.deliver))
+
+    async def _ask_children(self, session: Session) -> bool:
+        """Have the children of an instance that was woken answer once more; false where the hub did not take it."""
+        self._hold_busy(session)
+        try:
+            late = await late_answers(session, self.store, self.environment.now())
+            for outcome in await self.store.send(late) if late else []:
+                if outcome.delivery is not None:
+                    self.deliver(outcome.delivery)
+        except StoreError as error:
+            log.warning("instance %r will be loaded again: %s", session.instance_id, error)
+            await self._discard([session])
+            return False
+        finally:
+            self._free(session)
+        return True
 
     # -- commits ---------------------------------------------------------------------------------------
 
