@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
+SECONDS ?= 600
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .PHONY: help run test lint types bench soak mutants docs lock clean
@@ -31,7 +32,8 @@ types: $(READY) ## Strict mypy over the package
 bench: $(READY) ## The benchmarks, peers beside us in the same run
 	@$(BIN)/python -m bench $(ARGS)
 
-soak: $(READY) ## The storm of `make run`, longer: all 48 months, a hundred kills
+soak: $(READY) ## New seeds of the simulation for SECONDS, then the storm of `make run`: 48 months, a hundred kills
+	@$(BIN)/python tests/simulation/soak.py $(SECONDS)
 	@$(BIN)/python -m examples.every_minute.storm --all --kills 100 $(ARGS)
 
 mutants: $(READY) ## Defects put into copies of the sources: the simulation must find each

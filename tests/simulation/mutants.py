@@ -153,9 +153,8 @@ MUTANTS = [
     Mutant(
         "a delivery to an instance that was put back meanwhile is forgotten",
         "engine/dispatcher.py",
-        """            self.look()  # put back meanwhile: the message is in the hub, and the instance will be locked anew
-            return""",
-        """            return""",
+        "            self.look()  # put back meanwhile",
+        "            # put back meanwhile",
     ),
     Mutant(
         "a start that was made is made again",

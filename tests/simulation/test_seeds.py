@@ -1,8 +1,10 @@
 """Runs by chance: random work, random faults, several hosts; a failing seed is printed with how to see it again."""
 
+import cluster
 import pytest
 from cluster import MemoryHubs, SqliteHub
 from search import by_seed, sweep
+from soak import known
 
 SEEDS, CHUNK = 2_000, 50
 ON_SQLITE, SMALL = 96, 8
@@ -19,4 +21,10 @@ def test_random_runs_in_memory(first: int) -> None:
 def test_random_runs_on_the_sqlite_store(first: int) -> None:
     for seed in range(first, first + SMALL):
         by_seed(seed, SqliteHub)
+    sweep()
+
+
+def test_seeds_that_failed_once() -> None:
+    for seed, kind in known():
+        by_seed(seed, getattr(cluster, kind))
     sweep()
