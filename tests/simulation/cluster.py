@@ -34,6 +34,9 @@ LEASE_SECONDS = 20.0
 SETTLE_SECONDS = 900.0
 """When no faults come any more, all that is not waiting for its own time must be done within this."""
 
+MOST_AT_ONCE = 5_000
+"""Calls of stores at one moment of virtual time: more is a host that spins."""
+
 
 class Hub(Protocol):
     """One kind of hub: gives a store to each process, and lets a process die."""
@@ -125,6 +128,7 @@ class Cluster:
         self.errors = Errors()
         self.faults_over = False
         self.failed: list[BaseException] = []
+        self._at_once = 0
         self._kept: list[Any] = []
         self._lives: Counter[str] = Counter()
         self._host_names: set[str] = set()
@@ -162,7 +166,12 @@ class Cluster:
             raise
 
     def _called(self, part: Part, point: int, verb: str, fault: Fault | None) -> None:
-        self.trace.append((self.loop.time(), part.name, verb, "" if fault is None else fault.kind.value))
+        now = self.loop.time()
+        self._at_once = self._at_once + 1 if self.trace and self.trace[-1][0] == now else 0
+        if self._at_once > MOST_AT_ONCE:
+            self.failed.append(Broken(f"{part.name} spins: {MOST_AT_ONCE} calls at one moment, now {verb}"))
+            part.die()
+        self.trace.append((now, part.name, verb, "" if fault is None else fault.kind.value))
         if fault is not None:
             self.counts[fault.kind.value] += 1
 
@@ -183,6 +192,9 @@ class Cluster:
             drain_seconds=2.0,
             idle_seconds=10.0,
             renew_seconds=5.0,
+            activity_slots=2,
+            activity_threads=1,
+            activity_backlog=1,
             retention=False,
         )
         host = holdtrue.Host(app_for(self.world), faulty(store), settings=settings, environment=environment)

@@ -163,9 +163,11 @@ class Ledger:
         entry.asked_to_rewind = False
         entry.show(self.moment)
         self._one_result_each(name, entry.history)
-        for event in commit.events:
-            if type(event) is ev.EventRaised and event.input is not None:
-                self.raised[event.input] += 1
+        if not commit.replace:
+            # A history that takes another's place may hold events that were carried over.
+            for event in commit.events:
+                if type(event) is ev.EventRaised and event.input is not None:
+                    self._an_event_comes_once(name, event.input)
         for message in commit.messages:
             self._rewind_asked(message)
         for start in commit.starts:
@@ -241,6 +243,12 @@ class Ledger:
                     raise Broken(f"{name!r}: {kind} for task {task}, which is not outstanding")
             elif kind in ("ExecutionCompleted", "ExecutionFailed"):
                 ended = True
+
+    def _an_event_comes_once(self, name: str, payload: str) -> None:
+        """An event stands in a history as often as it was sent (each has a payload of its own), never more often."""
+        self.raised[payload] += 1
+        if payload in self.sent and self.raised[payload] > self.sent[payload]:
+            raise Broken(f"{name!r}: the event {payload}, sent {self.sent[payload]} times, came once more")
 
     def _no_overlap(self, outcome: CreateOutcome) -> None:
         """A schedule that skips never starts a singleton beside one that has not ended."""

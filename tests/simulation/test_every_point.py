@@ -1,8 +1,11 @@
 """Six fixed scenarios, and every single fault in them: each kind at each call of each process."""
 
 import pytest
+from cluster import SqliteHub
 from scenarios import fixed
 from search import points, sweep, with_one
+
+from holdtrue.testing.faults import AMBIGUOUS
 
 SHARES = 8
 
@@ -14,4 +17,13 @@ def test_every_single_fault(name: str, share: int) -> None:
     assert len(every) > 300
     for fault in every[share::SHARES]:
         with_one(name, fault)
+    sweep()
+
+
+@pytest.mark.parametrize("name", fixed())
+def test_every_ambiguous_write_on_the_sqlite_store(name: str) -> None:
+    every = [fault for fault in points(name) if fault.kind in AMBIGUOUS]
+    assert len(every) > 50
+    for fault in every:
+        with_one(name, fault, SqliteHub)
     sweep()

@@ -92,6 +92,10 @@ def app_for(world: World) -> holdtrue.App:
                 timer = ctx.create_timer(timedelta(seconds=step[1]))
                 await holdtrue.when_any([ctx.call_activity(slow, input=step[2]), timer])
                 results.append("race")
+            elif verb == "outrun":
+                timer = ctx.create_timer(timedelta(seconds=step[1]))
+                await holdtrue.when_any([ctx.call_sub_orchestrator(program, input=[step[2], []]), timer])
+                results.append("outrun")
             elif verb == "timer":
                 await ctx.create_timer(timedelta(seconds=step[1]))
                 results.append("timer")
@@ -139,7 +143,7 @@ def expected(steps: Program) -> list[Any]:
             results.append(list(step[1]))
         elif verb == "boom":
             results.append(f"failed {step[1]}")
-        elif verb in ("race", "timer"):
+        elif verb in ("race", "timer", "outrun"):
             results.append(verb)
         elif verb == "events":
             results.append(sorted(step[3]))
@@ -187,7 +191,7 @@ class Maker:
         if self.breaks:
             verbs.append("broken")
         if depth < 2:
-            verbs += ["child", "children"]
+            verbs += ["child", "children", "outrun"]
         if depth == 0:
             # What comes to one that has failed is dropped; so what is rewound waits for no events.
             verbs += ["again"] if self.breaks else ["events", "events", "again"]
@@ -204,6 +208,9 @@ class Maker:
             return [verb, self.tag("f"), chance.randint(1, 3)]
         if verb == "race":
             return [verb, chance.randint(1, 10), chance.choice([0.5, 5, 30])]
+        if verb == "outrun":
+            # The child's answer comes late: perhaps to the next execution, whose task ids are the same.
+            return [verb, chance.choice([1, 5]), [["timer", chance.choice([1, 5, 20])]]]
         if verb == "timer":
             return [verb, chance.choice([0, 1, 5, 60])]
         if verb == "status":

@@ -231,11 +231,12 @@ class ActivityPool:
             if run is not None:
                 self._unwanted(run)
 
-    def cancel_scheduled(self, instance: int, ordinals: Iterable[int]) -> None:
-        """`cancel` by the events that scheduled them: ordinals in the history of the instance with this key."""
+    def cancel_scheduled(self, execution_id: str, ordinals: Iterable[int]) -> None:
+        """`cancel` by the events that scheduled them: ordinals in the history of this execution."""
         wanted = frozenset(ordinals)
         for run in list(self._runs.values()):
-            if run.item.instance == instance and run.item.task.scheduled in wanted:
+            task = run.item.task
+            if task.execution_id == execution_id and task.scheduled in wanted:
                 self._unwanted(run)
 
     def sign(self, run: Run) -> None:

@@ -72,8 +72,8 @@ class ActivityRunner(Protocol):
     def cancel(self, refs: Iterable[WorkRef]) -> None:
         """Nobody wants these any more."""
 
-    def cancel_scheduled(self, instance: int, ordinals: Iterable[int]) -> None:
-        """Nobody wants the activities any more that these events of that instance scheduled."""
+    def cancel_scheduled(self, execution_id: str, ordinals: Iterable[int]) -> None:
+        """Nobody wants the activities any more that these events of that execution scheduled."""
 
     def refs(self) -> list[WorkRef]:
         """All work items in hand."""
@@ -488,9 +488,10 @@ class Dispatcher:
                 if len(outcome.deliveries) < sum(message.due is None for message in commit.messages):
                     # Some are for instances that this host does not hold: perhaps nobody does.
                     self._taking.instances()
-            if commit.cancelled and session.local:
-                # Their rows are gone; those that run here are told directly.
-                self.pool.cancel_scheduled(session.lease.key, commit.cancelled)
+            if commit.cancelled and session.local and not commit.replace:
+                # Their rows are gone; those that run here are told directly.  (The ordinals of a commit that
+                # replaces are of the execution before, whose activities run to their end.)
+                self.pool.cancel_scheduled(commit.projection.execution_id, commit.cancelled)
             if commit.projection.status in TERMINAL:
                 self.counters.ended += 1
                 self._drop(session)

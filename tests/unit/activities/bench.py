@@ -106,6 +106,7 @@ class Bench:
         details: str | None = None,
         scheduled_at: int = 0,
         instance: int = 1,
+        execution: str = "x1",
     ) -> LockedActivity:
         self._next += 1
         number = self._next
@@ -116,7 +117,7 @@ class Bench:
             scheduled_at=scheduled_at,
             task=ActivityTask(
                 instance_id="order-1",
-                execution_id="x1",
+                execution_id=execution,
                 task_id=number,
                 scheduled=number,
                 name=name,

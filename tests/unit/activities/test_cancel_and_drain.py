@@ -125,10 +125,11 @@ def test_cancel_by_what_scheduled_it() -> None:
     stages = Stages()
 
     async def test(bench: Bench) -> None:
-        bench.submit("cooperative", instance=1)
-        bench.submit("cooperative", instance=2)
+        # One instance, two executions of it: an ordinal says nothing without its execution.
+        bench.submit("cooperative", execution="x1")
+        bench.submit("cooperative", execution="x2")
         await settle()
-        bench.pool.cancel_scheduled(2, [1, 2])
+        bench.pool.cancel_scheduled("x2", [1, 2])
         assert bench.told == [(2, None)]
         await settle()
         assert bench.pool.refs() == [WorkRef(1, 7)]
