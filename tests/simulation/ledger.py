@@ -163,6 +163,7 @@ class Ledger:
         entry.asked_to_rewind = False
         entry.show(self.moment)
         self._one_result_each(name, entry.history)
+        self._an_answer_has_its_child(name, entry.history, commit.events)
         if not commit.replace:
             # A history that takes another's place may hold events that were carried over.
             for event in commit.events:
@@ -243,6 +244,20 @@ class Ledger:
                     raise Broken(f"{name!r}: {kind} for task {task}, which is not outstanding")
             elif kind in ("ExecutionCompleted", "ExecutionFailed"):
                 ended = True
+
+    def _an_answer_has_its_child(self, name: str, history: Sequence[Any], new: Sequence[Any]) -> None:
+        """A child's result in a history is that of the child which this execution has started, and that has ended."""
+        for event in new:
+            if type(event) is ev.SubOrchestrationInstanceCompleted:
+                task = event.task_scheduled_id
+                child = next(
+                    one.instance_id
+                    for one in reversed(history)
+                    if type(one) is ev.SubOrchestrationInstanceCreated and one.event_id == task
+                )
+                status = self.status_of(child)
+                if status is not None and status not in TERMINAL:
+                    raise Broken(f"{name!r} has a result of its child {child!r}, which is {status.name}")
 
     def _an_event_comes_once(self, name: str, payload: str) -> None:
         """An event stands in a history as often as it was sent (each has a payload of its own), never more often."""

@@ -103,12 +103,6 @@ MUTANTS = [
         "elif task is None:",
     ),
     Mutant(
-        "a result of an earlier execution is taken",
-        "core/episode.py",
-        "if message.execution_id is not None and message.execution_id != execution:",
-        "if message.execution_id is not None and not execution:",
-    ),
-    Mutant(
         "messages used up by an episode stay",
         "stores/memory/commits.py",
         "        instance.inbox.pop(key, None)\n    if instance.ending",

@@ -184,7 +184,10 @@ def fixed() -> dict[str, Programs]:
         "fan": {"f": [["all", ["a", "b", "c", "d"]], ["flaky", "e", 1]]},
         "children": {"p": [["children", [[["echo", "a"]], [["timer", 1], ["echo", "b"]]]], ["child", [["echo", "c"]]]]},
         "events": {"e": [["events", "Go", 2, ["x", "y"]], ["race", 2, 30], ["echo", "z"]]},
-        "again": {"n": [["echo", "a"], ["again"], ["timer", 1], ["again"], ["events", "Go", 1, ["x"]]]},
+        "again": {
+            "n": [["outrun", 1, [["timer", 1]]], ["again"], ["outrun", 2, [["timer", 1]]], ["again"]]
+            + [["events", "Go", 1, ["x"]]]
+        },
         "failing": {"b": [["boom", "a"], ["flaky", "b", 2]]},
     }
     return {name: Programs(programs, longest=86_400.0) for name, programs in one.items()}
