@@ -29,6 +29,8 @@ from . import job, plan, tables, weather
 from .progress import Screen, View
 
 LOOK_SECONDS = 0.03
+STARTING_SECONDS = 5.0
+"""A process is a worker, which drains at SIGTERM, after this at the latest."""
 
 
 class Worker:
@@ -41,6 +43,7 @@ class Worker:
         self._directory = directory
         self._log: IO[bytes] = (directory / f"worker-{number}.log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
+        self._begun = 0.0
 
     @property
     def name(self) -> str:
@@ -62,6 +65,7 @@ class Worker:
         """Begin a process."""
         self.back_at = None
         self.starts += 1
+        self._begun = time.monotonic()
         command = [sys.executable, "-m", "examples.every_minute.job", str(self._directory)]
         environment = {**os.environ, "EVERY_MINUTE_WORKER": self.name}
         self._process = subprocess.Popen(
@@ -79,12 +83,14 @@ class Worker:
         self.back_at = back_at
 
     def stop(self) -> int:
-        """SIGTERM, and wait for its drain; the exit code."""
+        """SIGTERM, and wait for its drain; the exit code, 0 too where the signal came before it was a worker."""
         if self._process is None:
             return 0
+        starting = time.monotonic() - self._begun < STARTING_SECONDS
         self._process.terminate()
         try:
-            return self._process.wait(60)
+            code = self._process.wait(60)
+            return 0 if starting and code == -signal.SIGTERM else code
         finally:
             self.end()
 

@@ -280,3 +280,9 @@ def test_the_proof_is_read_afresh_and_finds_lies_on_disk(after_storm: tuple[Path
     assert doubled.returncode == 1 and "DIFFERENCE: month 2012-01 was loaded by 2 executions" in doubled.stdout
     lie = tampered("status", hub, "UPDATE instance SET status = 0")
     assert lie.returncode == 1 and "DIFFERENCE: instance 'load-next-month'" in lie.stdout
+
+
+def test_a_worker_told_to_stop_before_it_is_one_stops_in_order(tmp_path: Path) -> None:
+    worker = storm.Worker(0, tmp_path)
+    worker.start()
+    assert worker.stop() == 0 and not worker.is_up
