@@ -2,7 +2,7 @@
 
 import asyncio
 
-from holdtrue.core.episode import cancel_message
+from holdtrue.core.outgoing import cancel_message
 from holdtrue.core.projection import Status
 from tests.conformance.acting import (
     SECOND,

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from holdtrue.authoring.conversion import Converter
 from holdtrue.core import events as ev
-from holdtrue.core.episode import cancel_message
 from holdtrue.core.ids import check_event_name, check_instance_id, check_text
 from holdtrue.core.messages import OutboundMessage
+from holdtrue.core.outgoing import cancel_message
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.environment import REAL, Environment
 from holdtrue.stores.locate import open_store

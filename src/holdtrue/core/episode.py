@@ -15,7 +15,6 @@ import msgspec
 
 from . import events as ev
 from .actions import (
-    ActivityOptions,
     CompleteOrchestration,
     CreateSubOrchestration,
     CreateTimer,
@@ -27,8 +26,8 @@ from .dialect import DIALECTS
 from .ending import end_from_outside
 from .errors import InvariantBroken
 from .messages import (
-    CANCEL_EVENT,
     DEADLINE_EVENT,
+    START_LIMIT_EVENT,
     ActivityTask,
     Dropped,
     InboundMessage,
@@ -36,6 +35,7 @@ from .messages import (
     Start,
     WorkRef,
 )
+from .outgoing import answer, is_late_start, options_of, start_limit_message, timer_message, work_item
 from .projection import TERMINAL, Condition, Projection, Status, initial, project
 
 
@@ -249,8 +249,13 @@ class Episode:
                 else:
                     answered.add(task_id)
                     fresh.append(event)
+                    if kind is ev.TaskFailed and message.work is None and is_late_start(event):
+                        # Nobody has begun it, so its work item is still there.
+                        self._cancelled.append(task.ordinal)
             elif kind is ev.EventRaised:
-                if event.name == DEADLINE_EVENT and (state.deadline is None or event.input != str(state.deadline)):
+                if event.name == START_LIMIT_EVENT:
+                    self._drop("its activity was begun in time", event)
+                elif event.name == DEADLINE_EVENT and (state.deadline is None or event.input != str(state.deadline)):
                     self._drop("the deadline is not this execution's", event)
                 else:
                     fresh.append(event)
@@ -380,9 +385,10 @@ class Episode:
             tags=action.tags,
         )
         ordinal = self._append(scheduled)
-        self._activities.append(
-            work_item(self.state.projection, scheduled, ordinal, options_of(action, self.state.failed))
-        )
+        task = work_item(self.state.projection, scheduled, ordinal, options_of(action, self.state.failed))
+        self._activities.append(task)
+        if task.options is not None and task.options.schedule_to_start is not None:
+            self._messages.append(start_limit_message(task, task.options.schedule_to_start, now))
 
     def _create_timer(self, action: CreateTimer, now: ev.Ticks) -> None:
         created = ev.TimerCreated(timestamp=now, event_id=action.id, fire_at=action.fire_at)
@@ -539,7 +545,7 @@ class Episode:
         self._messages = [
             message
             for message in self._messages
-            if not (message.execution_id == execution_id and type(message.event) is ev.TimerFired)
+            if not (message.execution_id == execution_id and message.due is not None)
         ]
 
     # -- the commit ------------------------------------------------------------------------------------
@@ -577,68 +583,6 @@ class Episode:
 _CARRIED = frozenset((ev.EventRaised, ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionTerminated))
 
 
-def options_of(action: ScheduleTask, failed: dict[int, int]) -> ActivityOptions | None:
-    """The options of an activity's work item; `failed` is the execution's (see `ExecutionState`).
-
-    An attempt after a failed one knows the first: by the author's word, or (a dialect's) by the same task id.
-    """
-    first = failed.get(action.id if action.retries is None else action.retries)
-    if first is None:
-        return action.options
-    return msgspec.structs.replace(action.options or ActivityOptions(), first=first)
-
-
-def work_item(
-    projection: Projection, scheduled: ev.TaskScheduled, ordinal: int, options: ActivityOptions | None
-) -> ActivityTask:
-    """The work item of an activity that the history's event of this ordinal schedules."""
-    return ActivityTask(
-        instance_id=projection.instance_id,
-        execution_id=projection.execution_id,
-        task_id=scheduled.event_id,
-        scheduled=ordinal,
-        name=scheduled.name,
-        input=scheduled.input,
-        version=scheduled.version,
-        tags=scheduled.tags,
-        options=options,
-    )
-
-
-def timer_message(projection: Projection, created: ev.TimerCreated, ordinal: int) -> OutboundMessage:
-    """The delayed message that fires a timer which the history's event of this ordinal sets."""
-    fire_at = created.fire_at
-    return OutboundMessage(
-        instance_id=projection.instance_id,
-        execution_id=projection.execution_id,
-        scheduled=ordinal,
-        due=fire_at,
-        event=ev.TimerFired(timestamp=fire_at, timer_id=created.event_id, fire_at=fire_at),
-    )
-
-
-def answer(parent: ev.ParentInstance, child: Projection, now: ev.Ticks) -> OutboundMessage:
-    """The message that tells a parent how its child ended."""
-    event: ev.AnyEvent
-    if child.status is Status.COMPLETED:
-        event = ev.SubOrchestrationInstanceCompleted(
-            timestamp=now, task_scheduled_id=parent.task_id, result=child.output
-        )
-    else:
-        failure = child.failure or ev.FailureDetails(
-            message=f"sub-orchestration {child.instance_id!r} was {child.status.name.lower()}",
-            error_type="holdtrue.SubOrchestrationTerminatedError",
-        )
-        event = ev.SubOrchestrationInstanceFailed(timestamp=now, task_scheduled_id=parent.task_id, failure=failure)
-    return OutboundMessage(
-        instance_id=parent.instance_id,
-        execution_id=parent.execution_id,
-        scheduled=parent.scheduled,
-        event=event,
-        sender=child.instance_id,
-    )
-
-
 Executor = Callable[[ExecutionState, Sequence[ev.HistoryEvent]], Decision]
 """Takes the state and the new events of an execution (a fresh one after a continue-as-new); decides."""
 
@@ -661,19 +605,3 @@ def episode(
         if not making.decide(execute(making.state, making.feed)):
             break
     return making.commit()
-
-
-def cancel_message(instance_id: str, reason: str, now: ev.Ticks) -> OutboundMessage:
-    """Ask an orchestration to cancel itself."""
-    return OutboundMessage(
-        instance_id=instance_id, event=ev.EventRaised(timestamp=now, name=CANCEL_EVENT, input=reason)
-    )
-
-
-def deadline_message(instance_id: str, deadline: ev.Ticks) -> OutboundMessage:
-    """The message that ends an execution at its deadline."""
-    return OutboundMessage(
-        instance_id=instance_id,
-        event=ev.EventRaised(timestamp=deadline, name=DEADLINE_EVENT, input=str(deadline)),
-        due=deadline,
-    )

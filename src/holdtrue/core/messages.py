@@ -15,6 +15,10 @@ CANCEL_EVENT = "holdtrue:cancel"
 """Cancel has no event in the family; it travels as an EventRaised of this name."""
 DEADLINE_EVENT = "holdtrue:deadline"
 """The execution's deadline has come; as above. Its input is the deadline in ticks, so that a stale one shows."""
+START_LIMIT_EVENT = "holdtrue:start limit"
+"""An activity's schedule_to_start is over; as above.  Its message names the schedule by ordinal, its input is the limit
+in seconds.  Who delivers it looks whether the activity was ever begun: it is then the failure, or nothing at all; it
+never stands in a history."""
 RESERVED_PREFIX = "holdtrue:"
 """Event names that begin so are Holdtrue's own; clients and orchestrations cannot raise them."""
 

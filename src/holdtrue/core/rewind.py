@@ -20,9 +20,10 @@ from . import events as ev
 from .author import Author, OrchestratorNotFound
 from .causes import Probe
 from .dialect import DIALECTS
-from .episode import Episode, EpisodeCommit, ExecutionState, answer, options_of, timer_message, work_item
+from .episode import Episode, EpisodeCommit, ExecutionState
 from .errors import InvariantBroken, NonDeterminismError
 from .messages import ActivityTask, Dropped, InboundMessage, OutboundMessage, Start
+from .outgoing import answer, options_of, start_limit_message, timer_message, work_item
 from .projection import Projection, Status, project
 from .replay import CANCELLED_ERROR_TYPE, Run
 from .retry import resumed
@@ -41,7 +42,7 @@ from .rewind_plans import (
 __all__ = ["TERMINATED_CHILD_ERROR_TYPE", "children_of", "rewind_commit"]
 
 TERMINATED_CHILD_ERROR_TYPE = "holdtrue.SubOrchestrationTerminatedError"
-"""The error type with which `episode.answer` tells of a child that was terminated."""
+"""The error type with which `outgoing.answer` tells of a child that was terminated."""
 
 
 def rewind_commit(
@@ -219,6 +220,8 @@ def _redo(
             asked = None if run is None else run.activity_at(row)
             options = resumed(None if asked is None else options_of(asked, failed), failures.get(row))
             activities.append(work_item(projection, event, row, options))
+            if options is not None and options.schedule_to_start is not None:
+                messages.append(start_limit_message(activities[-1], options.schedule_to_start, now))
         elif isinstance(event, ev.TimerCreated):
             messages.append(timer_message(projection, event, row))
     commit.activities = [*activities, *commit.activities]

@@ -245,8 +245,13 @@ class Reporter:
 
 def late_start(run: Run, waited: float, limit: float) -> FailureDetails:
     """It came to its turn too late."""
+    return waited_too_long(run.what, waited, limit)
+
+
+def waited_too_long(what: str, waited: float, limit: float) -> FailureDetails:
+    """No worker has begun it in time."""
     return FailureDetails(
-        message=f"{run.what} waited {waited:.3g} s for a worker, over its schedule_to_start time-out of {limit:g} s: "
+        message=f"{what} waited {waited:.3g} s for a worker, over its schedule_to_start time-out of {limit:g} s: "
         "start more workers that serve it, raise its limit of concurrency, or the time-out",
         error_type=TIMEOUT_ERROR_TYPE,
         properties={"timeout": "schedule_to_start", "seconds": limit},

@@ -175,7 +175,7 @@ class Dispatcher:
         if session is None:
             self.look()  # put back meanwhile: the message is in the hub, and the instance will be locked anew
             return
-        session.inbox.append(delivery.message)
+        session.take(delivery.message)
         if not session.busy:
             self._mark(session)
 
@@ -251,6 +251,10 @@ class Dispatcher:
             if session.needs_history or session.rewinds:
                 self._hold_busy(session)
                 self._background.spawn(self._load(session))
+                continue
+            if session.limits:
+                self._hold_busy(session)
+                self._background.spawn(self._judge_limits(session))
                 continue
             committing = self._episode(session, now, rooms, starts)
             after = environment.monotonic()
@@ -418,6 +422,19 @@ class Dispatcher:
             log.exception("the history of instance %r cannot be replayed", session.instance_id)
             self._park(session, f"its history cannot be replayed: {type(error).__name__}: {error}")
             return
+        self._mark(session)
+
+    async def _judge_limits(self, session: Session) -> None:
+        """Activities may have waited too long for a worker: the hub knows which of them nobody has begun."""
+        try:
+            items = await self.store.activities_of(session.instance_id)
+        except StoreError as error:
+            log.warning("instance %r will be loaded again: %s", session.instance_id, error)
+            self._free(session)
+            await self._discard([session])
+            return
+        self._free(session)
+        session.judge_limits(items, self.environment.now())
         self._mark(session)
 
     async def _rewind(self, session: Session, history: list[ev.AnyEvent]) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from holdtrue.core import events as ev
 from holdtrue.core.author import Author
-from holdtrue.core.episode import EpisodeCommit, answer
+from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.messages import OutboundMessage
+from holdtrue.core.outgoing import answer
 from holdtrue.core.projection import TERMINAL, Projection
 from holdtrue.core.rewind import children_of, rewind_commit
 from holdtrue.environment import Environment

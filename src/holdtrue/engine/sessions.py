@@ -5,7 +5,7 @@ commit, it is thrown away and the instance is loaded again.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from holdtrue.core import dialect as dialects
 from holdtrue.core import events as ev
@@ -14,10 +14,12 @@ from holdtrue.core.author import Author
 from holdtrue.core.ending import end_from_outside
 from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState
 from holdtrue.core.errors import NonDeterminismError
-from holdtrue.core.messages import InboundMessage
+from holdtrue.core.messages import START_LIMIT_EVENT, InboundMessage
 from holdtrue.core.projection import Status
 from holdtrue.core.replay import Run
-from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance, is_rewinding
+from holdtrue.stores.protocol import ActivityInfo, InstanceRecord, Lease, LockedInstance, is_rewinding
+
+from .activity_runs import waited_too_long
 
 MISMATCH_ERROR_TYPE = "holdtrue.NonDeterminismError"
 
@@ -33,6 +35,7 @@ class Session:
         "busy",
         "inbox",
         "lease",
+        "limits",
         "local",
         "queued",
         "record",
@@ -50,6 +53,7 @@ class Session:
         self.record: InstanceRecord = locked.record
         self.inbox: list[InboundMessage] = locked.messages
         self.wake = not locked.messages
+        self.limits = any(_is_start_limit(message) for message in locked.messages)
         self.state: ExecutionState | None = None
         self.run: Run | None = None
         self.size = locked.record.size
@@ -69,6 +73,24 @@ class Session:
     def rewinds(self) -> bool:
         """True where a failed instance is to be set back to before its failure."""
         return is_rewinding(self.record) and any(type(message.event) is ev.ExecutionRewound for message in self.inbox)
+
+    def take(self, message: InboundMessage) -> None:
+        """A message has come."""
+        self.inbox.append(message)
+        if _is_start_limit(message):
+            self.limits = True
+
+    def judge_limits(self, items: Sequence[ActivityInfo], now: ev.Ticks) -> None:
+        """What came of activities that may have waited too long for a worker: it is the failure of those of `items`
+        that nobody has begun."""
+        self.limits = False
+        waiting = {item.scheduled: item for item in items if not item.running and not item.run}
+        self.inbox = [
+            _late(message, waiting[message.scheduled], self.instance_id, now)
+            if _is_start_limit(message) and message.scheduled in waiting
+            else message
+            for message in self.inbox
+        ]
 
     @property
     def needs_history(self) -> bool:
@@ -175,6 +197,22 @@ class Session:
         if self.run is not None:
             self.run.close()
             self.run = None
+
+
+def _is_start_limit(message: InboundMessage) -> bool:
+    return type(message.event) is ev.EventRaised and message.event.name == START_LIMIT_EVENT
+
+
+def _late(message: InboundMessage, item: ActivityInfo, instance_id: str, now: ev.Ticks) -> InboundMessage:
+    limit = float(message.event.input)  # type: ignore[attr-defined]
+    what = f"activity {item.name!r} of instance {instance_id!r}"
+    failure = waited_too_long(what, limit, limit)
+    return InboundMessage(
+        event=ev.TaskFailed(timestamp=now, task_scheduled_id=item.task_id, failure=failure),
+        key=message.key,
+        execution_id=message.execution_id,
+        scheduled=message.scheduled,
+    )
 
 
 def unfinished(history: list[ev.AnyEvent]) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from holdtrue.core.episode import EpisodeCommit, answer, deadline_message
+from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import (
     TICKS_PER_SECOND,
@@ -22,6 +22,7 @@ from holdtrue.core.events import (
     Ticks,
 )
 from holdtrue.core.messages import CANCEL_EVENT, DEADLINE_EVENT, InboundMessage, OutboundMessage, Start
+from holdtrue.core.outgoing import answer, deadline_message
 from holdtrue.core.projection import Condition, Projection, Status, initial
 
 from .protocol import CreateOutcome, CreateResult, InstanceRecord

@@ -15,8 +15,9 @@ from typing import Any
 from holdtrue.authoring.app import App
 from holdtrue.core import dialect as dialects
 from holdtrue.core import events as ev
-from holdtrue.core.episode import Episode, cancel_message, state_of
+from holdtrue.core.episode import Episode, state_of
 from holdtrue.core.messages import ActivityTask, InboundMessage, OutboundMessage, Start
+from holdtrue.core.outgoing import cancel_message
 from holdtrue.core.projection import TERMINAL, Projection, Status
 from holdtrue.core.replay import Run
 

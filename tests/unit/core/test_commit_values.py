@@ -15,9 +15,10 @@ from holdtrue.core.actions import (
     ScheduleTask,
     SendEvent,
 )
-from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState, answer, episode, state_of
+from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState, episode, state_of
 from holdtrue.core.errors import InvariantBroken
 from holdtrue.core.messages import ActivityTask, InboundMessage, OutboundMessage, Start, WorkRef
+from holdtrue.core.outgoing import answer
 from holdtrue.core.projection import Condition, Projection, Status
 from holdtrue.core.replay import Run
 from holdtrue.core.tasks import OrchestrationCancelledError
