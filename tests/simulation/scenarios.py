@@ -40,15 +40,18 @@ class Programs:
     async def _to_its_end(self, user: Insisting, name: str, steps: Program) -> None:
         """Wait for it; where it fails of what is broken, mend that and rewind it, one thing after another."""
         left = broken_in(steps)
-        while True:
+        # Some more: what ran before it was mended may be told of only after that, by a host that stood still.
+        for _ in range(2 * len(left)):
             status = await user.ended(name)
-            if status is None or status.runtime_status is not Status.FAILED or not left:
+            if status is None or status.runtime_status is not Status.FAILED:
                 return
-            user.cluster.world.mended.add(left.pop(0))
+            if left:
+                user.cluster.world.mended.add(left.pop(0))
             try:
                 await user.do(lambda: user.client.rewind(name))
             except ClientError:
                 pass  # an earlier try of this call has done it
+        await user.ended(name)
 
     def check(self, cluster: Cluster) -> None:
         for name, steps in self.programs.items():
