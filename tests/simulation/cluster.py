@@ -146,7 +146,6 @@ class Cluster:
         store = FaultyStore(
             self.hub.store(environment),
             part,
-            environment,
             self.faults,
             applied=self._applied,
             called=self._called,

@@ -384,9 +384,7 @@ class Dispatcher:
                 self._park(session, f"its history cannot be read: {error}")
             return
         except StoreError as error:
-            log.warning("instance %r could not be loaded, it will be tried again: %s", session.instance_id, error)
-            self._free(session)
-            await self._discard([session])
+            await self._load_again(session, error)
             return
         self._free(session)
         if self.sessions.get(session.lease.key) is not session:
@@ -424,14 +422,18 @@ class Dispatcher:
             return
         self._mark(session)
 
+    async def _load_again(self, session: Session, error: StoreError) -> None:
+        """What was asked of the hub for a session in hand failed: whoever locks the instance next begins anew."""
+        log.warning("instance %r will be loaded again, the hub failed: %s", session.instance_id, error)
+        self._free(session)
+        await self._discard([session])
+
     async def _judge_limits(self, session: Session) -> None:
         """Activities may have waited too long for a worker: the hub knows which of them nobody has begun."""
         try:
             items = await self.store.activities_of(session.instance_id)
         except StoreError as error:
-            log.warning("instance %r will be loaded again: %s", session.instance_id, error)
-            self._free(session)
-            await self._discard([session])
+            await self._load_again(session, error)
             return
         self._free(session)
         session.judge_limits(items, self.environment.now())
@@ -442,9 +444,7 @@ class Dispatcher:
         try:
             commit = await rewind(session, history, self.store, self.environment, self._author)
         except StoreError as error:
-            log.warning("instance %r could not be rewound, it will be tried again: %s", session.instance_id, error)
-            self._free(session)
-            await self._discard([session])
+            await self._load_again(session, error)
             return
         except BaseException:
             self._free(session)
@@ -460,11 +460,9 @@ class Dispatcher:
                 if outcome.delivery is not None:
                     self.deliver(outcome.delivery)
         except StoreError as error:
-            log.warning("instance %r will be loaded again: %s", session.instance_id, error)
-            await self._discard([session])
+            await self._load_again(session, error)
             return False
-        finally:
-            self._free(session)
+        self._free(session)
         return True
 
     # -- commits ---------------------------------------------------------------------------------------

@@ -170,8 +170,7 @@ class CommitOutcome(msgspec.Struct, kw_only=True, gc=False):
     """What became of an episode, and what the host gets with it.
 
     `activities` and `taken` are the work items and children locked for this host, `deliveries` messages
-    of this commit for instances that it holds, `remote` true where something was left for others,
-    `dead` what could not be delivered.
+    of this commit for instances that it holds, `dead` what could not be delivered.
     """
 
     result: CommitResult

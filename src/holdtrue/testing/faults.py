@@ -12,7 +12,6 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from holdtrue.core.errors import HoldtrueError
-from holdtrue.environment import Environment
 from holdtrue.stores.errors import OutcomeUnknown, StoreUnavailable
 from holdtrue.stores.protocol import Notice, TaskHubStore
 
@@ -101,7 +100,6 @@ class FaultyStore:
         self,
         inner: TaskHubStore,
         part: Part,
-        environment: Environment,
         faults: Faults,
         *,
         applied: Callable[[Part, str, tuple[Any, ...], Any], None] = lambda part, verb, given, outcome: None,
@@ -112,7 +110,6 @@ class FaultyStore:
         self.inner = inner
         self.part = part
         self.points = 0
-        self._environment = environment
         self._faults = faults
         self._applied = applied
         self._called = called
