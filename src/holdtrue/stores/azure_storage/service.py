@@ -42,6 +42,7 @@ class Refused(ServiceError):
         super().__init__(f"{status} {code}: {message}" if message else f"{status} {code}")
         self.status = status
         self.code = code
+        self.message = message
 
 
 class Conflict(Refused):

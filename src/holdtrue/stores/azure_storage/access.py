@@ -1,0 +1,267 @@
+"""The hub's rows and queues, as the store's verbs ask for them: reads that are tried again, errors of ours."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from holdtrue.environment import Environment
+from holdtrue.stores.errors import StoreCorrupt, StoreMissing, StoreUnavailable
+
+from .names import HubNames, escape_key, partition_of
+from .planning import row_key
+from .sentinel import COLUMN, Sentinel, read_sentinel
+from .service import All, Conflict, Filter, NotThere, Operation, Refused, Row, Service, ServiceError, Test, Unsure
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+T = TypeVar("T")
+
+SENTINEL = "sentinel"
+TRIES = 5
+"""How often a request is made whose answers say nothing."""
+FIRST_PAUSE = 0.2
+"""Seconds before the second try; each pause is twice the one before."""
+BUSY = frozenset((408, 429, 500, 502, 503, 504))
+"""Statuses of a service that does not work now."""
+
+
+class Partition(msgspec.Struct, kw_only=True):
+    """A history partition as read: its sentinel, its event rows in order, its extra rows in order."""
+
+    sentinel: Sentinel | None
+    rows: list[Row]
+    extras: list[Row]
+
+
+class Access:
+    """Reads and writes of one hub.  Raises StoreUnavailable where the service does not answer, StoreMissing where
+    the hub's tables are gone."""
+
+    def __init__(self, service: Service, names: HubNames, environment: Environment) -> None:
+        self.service = service
+        self.names = names
+        self.environment = environment
+        self.partitions = 4
+
+    def partition_of(self, instance_id: str) -> int:
+        """The number of the control queue that serves an instance."""
+        return partition_of(instance_id, self.partitions)
+
+    def control_of(self, instance_id: str) -> str:
+        """The control queue that serves an instance."""
+        return self.names.control(self.partition_of(instance_id))
+
+    async def read(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a request that may be made twice, until it is answered."""
+        pause = FIRST_PAUSE
+        for attempt in range(TRIES):
+            try:
+                return await call()
+            except Unsure as error:
+                failed: ServiceError = error
+            except Refused as error:
+                if error.status not in BUSY:
+                    raise self.failure(what, error) from error
+                failed = error
+            if attempt < TRIES - 1:
+                await self.environment.sleep(pause)
+                pause *= 2
+        raise StoreUnavailable(f"{what}: the storage account does not answer ({failed}); it is tried again later")
+
+    def failure(self, what: str, error: ServiceError) -> Exception:
+        """The error of ours for one of the service's."""
+        if isinstance(error, NotThere) and error.code in ("TableNotFound", "QueueNotFound", "ContainerNotFound"):
+            return StoreMissing(f"{what}: the hub {self.names.hub!r} is gone ({error}); make it anew, or restore it")
+        return StoreUnavailable(f"{what}: the storage account refuses it ({error})")
+
+    # -- rows ------------------------------------------------------------------------------------------
+
+    async def instances_row(self, instance_id: str, *, select: Sequence[str] | None = None) -> Row | None:
+        """The instances row."""
+        key = escape_key(instance_id)
+        return await self.read(
+            f"instance {instance_id!r}",
+            lambda: self.service.tables.get(self.names.instances, key, "", select=select),
+        )
+
+    async def sentinel(self, instance_id: str) -> Sentinel | None:
+        """The sentinel."""
+        key = escape_key(instance_id)
+        row = await self.read(
+            f"instance {instance_id!r}", lambda: self.service.tables.get(self.names.history, key, SENTINEL)
+        )
+        return None if row is None else read_sentinel(row)
+
+    async def event_row(self, instance_id: str, ordinal: int) -> Row | None:
+        """One row of the history, whichever execution it is of."""
+        key = escape_key(instance_id)
+        return await self.read(
+            f"instance {instance_id!r}",
+            lambda: self.service.tables.get(self.names.history, key, row_key(ordinal)),
+        )
+
+    async def query(
+        self, table: str, where: Filter | None, *, select: Sequence[str] | None = None, top: int | None = None
+    ) -> list[Row]:
+        """All rows that a filter finds, however many pages they come in."""
+        rows: list[Row] = []
+        token: str | None = None
+        while True:
+            asked = token
+            page = await self.read(
+                f"table {table}",
+                lambda: self.service.tables.query(table, where, select=select, top=top, token=asked),  # noqa: B023
+            )
+            rows += page.rows
+            token = page.token
+            if token is None:
+                return rows
+
+    async def history_partition(self, instance_id: str) -> Partition:
+        """The whole history partition.
+
+        More than a page is no snapshot: it is read again until the sentinel is the same before and after.
+        """
+        key = escape_key(instance_id)
+        where = Test("PartitionKey", "eq", key)
+        for _ in range(TRIES * 4):
+            rows, pages = await self._pages(self.names.history, where)
+            found = _sorted_out(rows)
+            if pages == 1 or await self._is_still(instance_id, found.sentinel):
+                return found
+        raise StoreUnavailable(f"instance {instance_id!r}: its history changes while it is read; try again later")
+
+    async def _pages(self, table: str, where: Filter) -> tuple[list[Row], int]:
+        rows: list[Row] = []
+        token: str | None = None
+        pages = 0
+        while True:
+            asked = token
+            page = await self.read(
+                f"table {table}",
+                lambda: self.service.tables.query(table, where, token=asked),  # noqa: B023
+            )
+            rows += page.rows
+            pages += 1
+            token = page.token
+            if token is None:
+                return rows, pages
+
+    async def _is_still(self, instance_id: str, sentinel: Sentinel | None) -> bool:
+        now = await self.sentinel(instance_id)
+        return (None if now is None else now.etag) == (None if sentinel is None else sentinel.etag)
+
+    async def children_rows(self, instance_id: str) -> list[Row]:
+        """The instances rows that name this one as parent."""
+        where = All((Test("ParentInstanceId", "eq", instance_id),))
+        return await self.query(self.names.instances, where)
+
+    # -- the hub's own table -----------------------------------------------------------------------------
+
+    async def write_own(self, operation: Operation) -> str | None:
+        """Write a row of the hub's own table, which is made at the first use; its etag.
+
+        For writes that may be done twice.  Raises Conflict where an etag or an insert is refused.
+        """
+        return await self.write(self.names.own, operation, make=True)
+
+    async def write(self, table: str, operation: Operation, *, make: bool = False) -> str | None:
+        """Write a row, again where the answer says nothing.  Raises Conflict and NotThere as they come."""
+        pause = FIRST_PAUSE
+        for attempt in range(TRIES):
+            try:
+                return await self.service.tables.write(table, operation)
+            except Conflict:
+                raise
+            except NotThere as error:
+                if not make or error.code != "TableNotFound":
+                    raise
+                await self.read(f"table {table}", lambda: self.service.tables.create_table(table))
+            except ServiceError as error:
+                if isinstance(error, Refused) and error.status not in BUSY:
+                    raise self.failure(f"table {table}", error) from error
+                if attempt == TRIES - 1:
+                    raise StoreUnavailable(f"table {table}: the storage account does not answer ({error})") from error
+                await self.environment.sleep(pause)
+                pause *= 2
+        raise StoreUnavailable(f"table {table}: the storage account does not answer")
+
+    async def get_own(self, partition: str, key: str) -> Row | None:
+        """A row of the hub's own table."""
+        try:
+            return await self.read(
+                f"table {self.names.own}", lambda: self.service.tables.get(self.names.own, partition, key)
+            )
+        except StoreMissing:
+            return None
+
+    async def query_own(
+        self, where: Filter, *, limit: int | None = None, select: Sequence[str] | None = None
+    ) -> list[Row]:
+        """Rows of the hub's own table, the first `limit` of them."""
+        rows: list[Row] = []
+        token: str | None = None
+        top = None if limit is None else min(limit, 1_000)
+        while limit is None or len(rows) < limit:
+            asked = token
+            try:
+                page = await self.read(
+                    f"table {self.names.own}",
+                    lambda: self.service.tables.query(
+                        self.names.own,
+                        where,
+                        select=select,
+                        top=top,
+                        token=asked,  # noqa: B023
+                    ),
+                )
+            except StoreMissing:
+                break
+            rows += page.rows
+            token = page.token
+            if token is None:
+                break
+        return rows if limit is None else rows[:limit]
+
+    async def delete_own(self, operation: Operation) -> bool:
+        """Delete a row of the hub's own table; false where there was none."""
+        try:
+            await self.write(self.names.own, operation)
+        except NotThere:
+            return False
+        return True
+
+
+def _sorted_out(rows: Sequence[Row]) -> Partition:
+    events, extras = [], []
+    sentinel: Sentinel | None = None
+    for row in rows:
+        if row.key == SENTINEL:
+            sentinel = read_sentinel(row)
+        elif row.key > SENTINEL:
+            extras.append(row)
+        elif "EventType" in row.values:
+            events.append(row)
+    return Partition(sentinel=sentinel, rows=events, extras=extras)
+
+
+def extra_of(row: Row) -> str:
+    """The text of an extra row; raises StoreCorrupt where it is none of ours."""
+    from .sentinel import text_of
+
+    try:
+        text = text_of(row.values)
+    except ValueError as error:
+        raise StoreCorrupt(f"the extra row {row.key!r} of instance partition {row.partition!r}: {error}") from error
+    if text is None:
+        raise StoreCorrupt(
+            f"the extra row {row.key!r} of instance partition {row.partition!r} has no column {COLUMN!r}"
+        )
+    return text
+
+
+def is_conflict(error: ServiceError) -> bool:
+    """Whether an answer to a conditional write leaves open whether it was done (rule 4)."""
+    return isinstance(error, Unsure | Conflict | NotThere) or (isinstance(error, Refused) and error.status in BUSY)

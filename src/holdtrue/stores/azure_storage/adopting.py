@@ -1,0 +1,374 @@
+"""Takes an instance in hand whose messages have come: reads it, finishes what its last owner left, judges the messages.
+
+What is left to be finished comes first, in this order: a purge, a redo log, what is owed.  Then every message is
+given, dropped, kept beside the history, put back or buried (`arrivals`); only what is given goes to the engine.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from holdtrue.core.events import (
+    SCHEDULING_EVENTS,
+    AnyEvent,
+    ExecutionStarted,
+    ExecutionTerminated,
+    SubOrchestrationInstanceCompleted,
+    SubOrchestrationInstanceFailed,
+    TaskCompleted,
+    TaskFailed,
+    TimerFired,
+)
+from holdtrue.core.messages import DeadLetter, InboundMessage, OutboundMessage
+from holdtrue.core.projection import TERMINAL, Projection, initial, project
+from holdtrue.environment import Environment
+from holdtrue.stores.decisions import ends, refused_answer, replaced_answer
+from holdtrue.stores.errors import StoreUnavailable
+from holdtrue.stores.protocol import CommitResult, InstanceRecord, Lease, LockedInstance
+
+from .access import Access, Partition, extra_of
+from .arrivals import Arrived, Decided, Run, decide
+from .committing import Committer
+from .dead_letters import DeadLetters
+from .formats import Formats, HistoryRow
+from .holding import Held
+from .keeping import MOST_KEPT, PREFIX, kept_row, read_kept
+from .mail import Mail
+from .owing import Outgoing, RowExtra, asked_by_row, beside_rows, derived_id
+from .planning import Part, decode_extra, log_parts, owed_key
+from .posting import Poster
+from .sentinel import Sentinel, State, next_episode, record_of
+from .service import Row
+from .verdicts import RowView
+from .waiting import WaitingInstances
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+BACK_SECONDS = 5
+"""For how long a message is put back whose time has not come."""
+
+
+class Read(msgspec.Struct, kw_only=True):
+    """An instance as read: its partition, its row, the history that counts (empty: none) and what it says."""
+
+    partition: Partition
+    row: Row | None
+    view: RowView | None
+    sentinel: Sentinel | None
+    history: list[HistoryRow]
+    projection: Projection | None
+    started: ExecutionStarted | None
+
+    @property
+    def events(self) -> list[AnyEvent]:
+        """The events of the history."""
+        return [one.event for one in self.history]
+
+
+class Adopter:
+    """Takes instances in hand."""
+
+    def __init__(
+        self,
+        access: Access,
+        formats: Formats,
+        mail: Mail,
+        poster: Poster,
+        committer: Committer,
+        letters: DeadLetters,
+        waiting: WaitingInstances,
+        has_code: Callable[[str], bool],
+    ) -> None:
+        self._access = access
+        self._formats = formats
+        self._mail = mail
+        self._poster = poster
+        self._committer = committer
+        self._letters = letters
+        self._waiting = waiting
+        self._has_code = has_code
+
+    @property
+    def _environment(self) -> Environment:
+        return self._access.environment
+
+    async def adopt(
+        self, instance_id: str, lease: Lease, arrived: Sequence[Arrived]
+    ) -> tuple[Held, LockedInstance] | None:
+        """An instance in hand, and what the engine gets of it; None where there is nothing for it to do.
+
+        Raises StoreError where it could not be read or finished: the messages come back by themselves.
+        """
+        held = Held(
+            instance_id, self._formats.partition_key(instance_id), self._access.partition_of(instance_id), lease
+        )
+        read = await self._read(held)
+        read = await self._finished(held, read)
+        kept = [read_kept(row, self._mail.next_number()) for row in read.partition.extras if row.key.startswith(PREFIX)]
+        status = None if read.projection is None else read.projection.status
+        state = held.state
+        messages = [*kept[:MOST_KEPT], *arrived]
+        decided = decide(
+            read.view,
+            read.sentinel,
+            status,
+            messages,
+            now=self._environment.now(),
+            held=state.condition is not None and state.condition.kind == "held",
+        )
+        await self._settle(held, read, decided)
+        record = self._record(held, read, decided)
+        if record is None:
+            return None
+        if not self._has_code(record.projection.name) and not self._ends(decided, record):
+            await self._keep_for_worker(held, read, decided)
+            return None
+        held.given = {one.key: one for one in decided.give}
+        held.history = read.events if record.length else None
+        return held, LockedInstance(lease=lease, record=record, messages=[_inbound(one) for one in decided.give])
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    async def _read(self, held: Held) -> Read:
+        """Read an instance into a held one."""
+        instance_id = held.instance_id
+        partition, row = await asyncio.gather(
+            self._access.history_partition(instance_id), self._access.instances_row(instance_id)
+        )
+        sentinel = partition.sentinel
+        if sentinel is None or not sentinel.has_history or sentinel.state.purging:
+            # Rule 7: what its absence says holds for a later row only.
+            row = await self._access.instances_row(instance_id)
+        history: list[HistoryRow] = []
+        if sentinel is not None and sentinel.has_history and not sentinel.state.purging and sentinel.state.log is None:
+            history = await self._formats.history(instance_id, partition.rows, sentinel)
+        return self._into(held, partition, row, sentinel, history)
+
+    def _into(
+        self, held: Held, partition: Partition, row: Row | None, sentinel: Sentinel | None, history: list[HistoryRow]
+    ) -> Read:
+        view = None if row is None else self._formats.row_view(row)
+        started: ExecutionStarted | None = next(
+            (one.event for one in history if isinstance(one.event, ExecutionStarted)), None
+        )
+        projection: Projection | None = None
+        held.row_etag = None if row is None else row.etag
+        held.row_execution = None if view is None else view.execution_id
+        if sentinel is not None:
+            held.etag = sentinel.etag
+            held.execution_id = sentinel.execution_id
+            held.state = sentinel.state.copy()
+            held.started = started
+            held.start_id = held.state.start_id or (view.start_id if view and view.start_id else sentinel.execution_id)
+            held.dialect = held.state.dialect
+            held.deadline = held.state.deadline
+        if history and started is not None and sentinel is not None:
+            if sentinel.is_ours and sentinel.state.projection is not None:
+                projection = record_of(sentinel.state, started.input).projection
+            else:
+                projection = project(initial(started), [one.event for one in history])
+                custom = None if row is None else self._formats.custom_status(row)
+                projection.custom_status = custom
+                held.state.rows = len(history)
+                held.state.projection, held.state.started = projection, started
+        return Read(
+            partition=partition,
+            row=row,
+            view=view,
+            sentinel=sentinel,
+            history=history,
+            projection=projection,
+            started=started,
+        )
+
+    # -- finishing what was left -----------------------------------------------------------------------
+
+    async def _finished(self, held: Held, read: Read) -> Read:
+        state = held.state
+        if state.log is not None and not state.purging:
+            await self._roll_forward(held, state)
+            read = await self._read(held)
+        if state.owed and not state.purging:
+            await self._pay(held, read)
+        return read
+
+    async def _roll_forward(self, held: Held, state: State) -> None:
+        assert state.log is not None
+        rows = await self._formats.redo_log(state.log)
+
+        def encode(event: AnyEvent, ordinal: int, more: RowExtra):  # type: ignore[no-untyped-def]
+            assert state.projection is not None
+            return self._formats.event_values(
+                held.instance_id, event, state.projection.execution_id, ordinal, more, blobs
+            )
+
+        blobs: list[tuple[str, bytes]] = []
+        parts = log_parts(held.partition_key, rows, state, encode, self._committer.chance)
+        for name, data in blobs:
+            await self._formats.put_blob(name, data)
+        for part in parts:
+            await self._must(held, part, "its redo log is rolled forward")
+        await self._formats.delete_blob(state.log)
+
+    async def _must(self, held: Held, part: Part, what: str) -> None:
+        if await self._committer.write_part(held, part) is not CommitResult.COMMITTED:
+            raise StoreUnavailable(f"instance {held.instance_id!r} changed while {what}; it is read anew")
+
+    async def _pay(self, held: Held, read: Read) -> None:
+        """Send what is owed; doubles are known.  The next commit clears it from the sentinel."""
+        outgoing = owed_by(held, read)
+        await self._poster.send(held.instance_id, held.execution_id, outgoing)
+
+    # -- what the messages came to ---------------------------------------------------------------------
+
+    async def _settle(self, held: Held, read: Read, decided: Decided) -> None:
+        """Do what was decided of the messages that are not given."""
+        now = self._environment.now()
+        for message in decided.refuse:
+            assert isinstance(message.event, ExecutionStarted)
+            answer = refused_answer(message.event, now)
+            if answer is not None:
+                id = derived_id(held.instance_id, message.execution_id or "", "refused", "0")
+                await self._poster.send(held.instance_id, held.execution_id, [Outgoing(id, answer, 0)])
+        for message, reason in decided.dead:
+            letter = OutboundMessage(instance_id=held.instance_id, event=message.event, sender=message.sender or None)  # type: ignore[arg-type]
+            await self._letters.bury(
+                DeadLetter(instance_id=held.instance_id, reason=reason, message=letter), message.id, message.inserted
+            )
+        for message, _ in decided.drop:
+            if isinstance(message.event, ExecutionTerminated) and message.event.recurse and read.projection is not None:
+                await self._poster.end_below(held.instance_id, message.event, message.id)
+        if decided.keep:
+            await self._keep(held, read, decided.keep)
+        gone = [*decided.refuse, *decided.keep, *(one for one, _ in decided.dead), *(one for one, _ in decided.drop)]
+        await asyncio.gather(
+            *(self._mail.delete(one.key) for one in gone),
+            *(self._mail.give_back(one.key, BACK_SECONDS) for one in decided.back),
+        )
+
+    async def _keep(self, held: Held, read: Read, messages: Sequence[Arrived]) -> None:
+        """Write messages beside the history, in transactions with the sentinel (rule 11)."""
+        for begin in range(0, len(messages), MOST_KEPT):
+            writes = [kept_row(held, one) for one in messages[begin : begin + MOST_KEPT]]
+            view = read.view
+            execution = held.execution_id or ("" if view is None else view.execution_id)
+            state = msgspec.structs.replace(
+                held.state,
+                episode=next_episode(held.state.episode, self._committer.chance()),
+                previous=held.state.episode,
+            )
+            part = Part(operations=writes, state=state, execution_id=execution, complete=False, aside=True)
+            await self._must(held, part, "messages are kept for it")
+
+    async def _keep_for_worker(self, held: Held, read: Read, decided: Decided) -> None:
+        """Nobody here has its code: its messages wait beside its history, its start among them."""
+        fresh = [one for one in decided.give if one.kept is None]
+        if fresh:
+            await self._keep(held, read, fresh)
+        name = fresh[0].event.name if fresh and isinstance(fresh[0].event, ExecutionStarted) else ""
+        await self._waiting.note(held.instance_id, name or (read.started.name if read.started else ""))
+        await asyncio.gather(*(self._mail.delete(one.key) for one in fresh))
+
+    # -- what the engine gets --------------------------------------------------------------------------
+
+    def _record(self, held: Held, read: Read, decided: Decided) -> InstanceRecord | None:
+        """The record of what is run; None where nothing is."""
+        if decided.run is Run.START:
+            return self._started_anew(held, read, decided)
+        state = held.state
+        unfinished = read.sentinel is not None and not read.sentinel.complete and state.rows > 0
+        if decided.run is Run.NOTHING and not ((unfinished or state.woken) and _lives(read.projection)):
+            return None
+        if not decided.give and decided.run is Run.EXISTING and not unfinished and not state.woken:
+            return None
+        assert read.projection is not None and read.started is not None
+        return InstanceRecord(
+            projection=read.projection,
+            started=read.started,
+            start_id=held.start_id,
+            dialect=held.dialect,
+            deadline=held.deadline,
+            condition=state.condition,
+            length=state.rows,
+            size=state.size,
+        )
+
+    def _started_anew(self, held: Held, read: Read, decided: Decided) -> InstanceRecord:
+        """A start takes its place: what stood there is over, and its parent is told."""
+        first = decided.give[0]
+        started = first.event
+        assert isinstance(started, ExecutionStarted)
+        if read.projection is not None and _lives(read.projection):
+            held.replaces = replaced_answer(read.projection, self._environment.now())
+        more = self._formats.start_options(read.row) if started.parent is None else None
+        held.started = started
+        held.start_id = first.start_id or started.execution_id
+        held.dialect = more.dialect if more is not None else first.dialect
+        held.deadline = None if more is None else more.deadline
+        held.state = msgspec.structs.replace(
+            held.state, rows=0, size=0, projection=None, started=None, condition=None, log=None, local=[], keeper=None
+        )
+        if decided.terminated:
+            end = ExecutionTerminated(timestamp=self._environment.now(), input=self._formats.output(read.row))
+            key = self._mail.next_number()
+            decided.give.append(
+                Arrived(key=key, id=derived_id(held.instance_id, started.execution_id, "row", "terminated"), event=end)
+            )
+        return InstanceRecord(
+            projection=initial(started),
+            started=started,
+            start_id=held.start_id,
+            dialect=held.dialect,
+            deadline=held.deadline,
+        )
+
+    def _ends(self, decided: Decided, record: InstanceRecord) -> bool:
+        return any(ends(one.event, begun=record.length > 0, deadline=record.deadline) for one in decided.give)
+
+
+def _lives(projection: Projection | None) -> bool:
+    return projection is not None and projection.status not in TERMINAL
+
+
+def _inbound(one: Arrived) -> InboundMessage:
+    return InboundMessage(event=one.event, key=one.key, execution_id=one.execution_id, scheduled=one.scheduled)
+
+
+def owed_by(held: Held, read: Read) -> list[Outgoing]:
+    """All that the sentinel names as owed, from the rows and the extra rows, as it was sent the first time."""
+    found: list[Outgoing] = []
+    extras = {row.key: row for row in read.partition.extras}
+    projection = read.projection
+    answered = _answered(read.events)
+    for owed in held.state.owed:
+        if owed.extra and owed_key(owed.episode) in extras:
+            found += beside_rows(held.instance_id, owed, decode_extra(extra_of(extras[owed_key(owed.episode)])))
+        if projection is None or projection.execution_id != owed.execution:
+            continue
+        for row in read.history[owed.first : owed.end]:
+            one = asked_by_row(projection, held.dialect, owed, row.ordinal, row.event, row.more)
+            if one is not None and getattr(row.event, "event_id", -1) not in answered:
+                found.append(one)
+    return found
+
+
+_ANSWERS = (
+    TaskCompleted,
+    TaskFailed,
+    TimerFired,
+    SubOrchestrationInstanceCompleted,
+    SubOrchestrationInstanceFailed,
+)
+
+
+def _answered(events: Sequence[AnyEvent]) -> set[int]:
+    """The task ids that have an answer: what asked for them need not be sent again."""
+    found: set[int] = set()
+    for event in events:
+        if isinstance(event, _ANSWERS):
+            found.add(event.timer_id if isinstance(event, TimerFired) else event.task_scheduled_id)
+        elif isinstance(event, SCHEDULING_EVENTS):
+            found.discard(event.event_id)
+    return found

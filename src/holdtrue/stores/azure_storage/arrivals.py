@@ -1,0 +1,263 @@
+"""What is done with the messages that came for an instance (rules 3, 8, 10, 11): one decision over all of them.
+
+A message may be a double, may be for an execution that is over, may come before the start that it follows, or may
+be for nobody.  None of them is deleted before what it says stands in a commit, or is known not to matter.  Pure.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from holdtrue.core.events import (
+    TICKS_PER_SECOND,
+    AnyEvent,
+    EventRaised,
+    ExecutionRewound,
+    ExecutionStarted,
+    ExecutionTerminated,
+    GenericEvent,
+    HistoryEvent,
+    Ticks,
+)
+from holdtrue.core.messages import DEADLINE_EVENT
+from holdtrue.core.projection import TERMINAL, Status
+
+from .sentinel import Seen, Sentinel
+from .verdicts import RowView, names_newer_start
+
+NOBODY_TICKS: Ticks = 5 * 60 * TICKS_PER_SECOND
+"""How long a message to an id that there is not is put back: a child's start may be behind it."""
+STRANGER_DELIVERIES = 10
+"""At this delivery a start that no row names is a dead letter (.NET deletes it then)."""
+
+
+class Arrived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message as it came: its envelope's id, its event, for which execution, answering which ordinal.
+
+    `sender`, `sender_execution` and `episode` tell who sent it (empty: a client).  `delivery` counts from 1,
+    `inserted` is when it was first put.  `key` is the store's own number of it.  `kept` is the row key where it
+    waited in the hub (None: it stands in the queue).
+    """
+
+    key: int
+    id: str
+    event: AnyEvent
+    execution_id: str | None = None
+    scheduled: int | None = None
+    start_id: str | None = None
+    dialect: str = "dotnet"
+    sender: str = ""
+    sender_execution: str = ""
+    episode: int = 0
+    delivery: int = 1
+    inserted: Ticks = 0
+    kept: str | None = None
+
+    @property
+    def seen(self) -> Seen | None:
+        """What must stay in `seen` when it is used up; None for what the history knows."""
+        event = self.event
+        child = type(event) is ExecutionStarted and event.parent is not None
+        if type(event) is EventRaised or child:
+            return Seen(self.id, self.inserted, self.sender, self.sender_execution, self.episode)
+        return None
+
+
+class Run(StrEnum):
+    """What is run."""
+
+    NOTHING = "nothing"
+    START = "start"
+    """A start that waits: its message is the first one given."""
+    EXISTING = "existing"
+    """The execution whose history stands."""
+    REWIND = "rewind"
+    """A failed execution, to be set back."""
+
+
+class Decided(msgspec.Struct, kw_only=True):
+    """What is done with each message.  Dropped ones are deleted and counted, kept ones written beside the history."""
+
+    run: Run = Run.NOTHING
+    give: list[Arrived] = []
+    drop: list[tuple[Arrived, str]] = []
+    keep: list[Arrived] = []
+    back: list[Arrived] = []
+    dead: list[tuple[Arrived, str]] = []
+    refuse: list[Arrived] = []
+    """Children whose id is taken: their parents are told."""
+    terminated: bool = False
+    """.NET made the pending start's row Terminated: it begins and ends at once."""
+
+
+def doubles(sentinel: Sentinel | None) -> set[str]:
+    """The ids of envelopes that were used up before."""
+    if sentinel is None:
+        return set()
+    state = sentinel.state
+    return {used.id for used in state.consumed} | {seen.id for seen in state.seen}
+
+
+def decide(
+    row: RowView | None,
+    sentinel: Sentinel | None,
+    status: Status | None,
+    arrived: Sequence[Arrived],
+    *,
+    now: Ticks,
+    held: bool = False,
+) -> Decided:
+    """What to do with the messages of one instance, in their order (kept ones first).
+
+    `status` is that of the history that stands (None: there is none), `held` says that its condition is `held`.
+    """
+    decided = Decided(give=[], drop=[], keep=[], back=[], dead=[], refuse=[])
+    known = doubles(sentinel)
+    fresh: list[Arrived] = []
+    for message in arrived:
+        if message.kept is None and message.id in known:
+            decided.drop.append((message, "it came before"))
+        else:
+            known.add(message.id)
+            fresh.append(message)
+    start = _start(row, sentinel, status, fresh, decided)
+    rest = [one for one in fresh if type(one.event) is not ExecutionStarted]
+    if start is not None:
+        decided.run = Run.START
+        decided.terminated = row is not None and row.status is Status.TERMINATED
+        decided.give = [start]
+        _give(rest, start.execution_id or "", decided)
+    elif status is not None and sentinel is not None:
+        _to_history(row, sentinel, status, rest, decided, held=held)
+    elif row is not None and row.status is Status.PENDING:
+        for one in rest:
+            if one.execution_id in (None, row.execution_id):
+                _keep(one, decided)
+            else:
+                decided.drop.append((one, "it belongs to an earlier execution"))
+    else:
+        for one in rest:
+            _to_nobody(one, decided, now)
+    return decided
+
+
+def _keep(message: Arrived, decided: Decided) -> None:
+    if message.kept is None:
+        decided.keep.append(message)
+
+
+def _to_nobody(message: Arrived, decided: Decided, now: Ticks) -> None:
+    if message.execution_id is not None or type(message.event) is ExecutionTerminated:
+        decided.drop.append((message, "there is no instance of this id"))
+    elif message.kept is not None:
+        return
+    elif now - message.inserted >= NOBODY_TICKS:
+        decided.dead.append((message, "there is no instance of this id"))
+    else:
+        decided.back.append(message)
+
+
+def _start(
+    row: RowView | None, sentinel: Sentinel | None, status: Status | None, fresh: Iterable[Arrived], decided: Decided
+) -> Arrived | None:
+    """The start that is to be run; the others are judged."""
+    chosen: Arrived | None = None
+    for message in fresh:
+        event = message.event
+        if not isinstance(event, ExecutionStarted):
+            continue
+        start_id = message.start_id or event.execution_id
+        state = None if sentinel is None or status is None else sentinel.state
+        if chosen is not None and chosen.execution_id == event.execution_id:
+            decided.drop.append((message, "it came before"))
+        elif (
+            state is not None
+            and sentinel is not None
+            and (sentinel.execution_id == event.execution_id or (state.start_id and state.start_id == start_id))
+        ):
+            decided.drop.append((message, "it has started already"))
+        elif event.parent is not None:
+            if chosen is None and (status is None or status in TERMINAL) and not _row_waits(row, sentinel, status):
+                chosen = message
+            else:
+                decided.refuse.append(message)
+        elif row is not None and row.execution_id == event.execution_id:
+            if chosen is not None:
+                # Both want this id: what the row names goes first.
+                decided.refuse.append(chosen)
+            chosen = message
+        elif message.delivery >= STRANGER_DELIVERIES:
+            decided.dead.append((message, "no row of the instances table names this start"))
+        elif message.kept is None:
+            decided.back.append(message)
+    return chosen
+
+
+def _row_waits(row: RowView | None, sentinel: Sentinel | None, status: Status | None) -> bool:
+    """Whether the row names a start of a client's that waits."""
+    if row is None or row.status is not Status.PENDING:
+        return False
+    return status is None or sentinel is None or names_newer_start(row, sentinel)
+
+
+def _give(messages: Iterable[Arrived], execution: str, decided: Decided) -> None:
+    for one in messages:
+        if one.execution_id in (None, "", execution):
+            decided.give.append(one)
+        else:
+            decided.drop.append((one, "it belongs to an earlier execution"))
+
+
+def _to_history(
+    row: RowView | None,
+    sentinel: Sentinel,
+    status: Status,
+    rest: Sequence[Arrived],
+    decided: Decided,
+    *,
+    held: bool,
+) -> None:
+    execution = sentinel.execution_id
+    waits = row is not None and names_newer_start(row, sentinel)
+    if waits:
+        # They belong to the id, and whichever execution starts next takes them; what names one is over.
+        for one in rest:
+            if one.execution_id in (None, row.execution_id):  # type: ignore[union-attr]
+                _keep(one, decided)
+            else:
+                decided.drop.append((one, "it belongs to an earlier execution"))
+        return
+    projection = sentinel.state.projection
+    rewinding = sentinel.is_ours and projection is not None and projection.status is Status.PENDING
+    if rewinding and sentinel.state.rows:
+        if any(type(one.event) is ExecutionRewound for one in rest):
+            decided.run = Run.REWIND
+            _give(rest, execution, decided)
+        else:
+            for one in rest:
+                _keep(one, decided)
+        return
+    if status in TERMINAL:
+        decided.drop += [(one, "the instance has ended") for one in rest if one.kept is None]
+        return
+    if held and not any(ends_from_outside(one.event) or is_wake(one.event) for one in rest):
+        for one in rest:
+            _keep(one, decided)
+        return
+    decided.run = Run.EXISTING
+    _give(rest, execution, decided)
+
+
+def ends_from_outside(event: HistoryEvent) -> bool:
+    """Whether it ends a held instance."""
+    return type(event) is ExecutionTerminated or (type(event) is EventRaised and event.name == DEADLINE_EVENT)
+
+
+WAKE = "holdtrue:wake"
+"""The data of a message without effect that makes its owner look at an instance."""
+
+
+def is_wake(event: HistoryEvent) -> bool:
+    """Whether a message is there to make its owner look."""
+    return type(event) is GenericEvent and event.data == WAKE

@@ -1,0 +1,303 @@
+"""Applies an episode: transaction, then what it sends, then the instances row, then the deletion of its messages.
+
+The transaction on the history partition is the commit; everything after it is redone by the next owner where this
+host does not come to it.  An ambiguous answer is settled by reading the sentinel back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from holdtrue.core import events as ev
+from holdtrue.core.episode import EpisodeCommit
+from holdtrue.core.events import encode_events
+from holdtrue.core.projection import Condition
+from holdtrue.stores.errors import StoreError
+from holdtrue.stores.protocol import CommitResult, Committing
+
+from . import readback
+from .access import Access, is_conflict
+from .formats import Formats
+from .holding import Held
+from .keeping import MOST_KEPT, kept_row
+from .mail import Mail
+from .owing import Outgoing, RowExtra, derived_id, sending
+from .planning import Base, Encode, Part, Plan, Taken, encode_log, log_parts, plan
+from .posting import Poster
+from .readback import Verdict
+from .row_writing import RowWriter
+from .sentinel import Mark, Sentinel, State, next_episode, sentinel_values, state_values
+from .service import Do, Operation, ServiceError, Value
+from .waiting import WaitingInstances
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+WRITE_TRIES = 8
+"""How often a commit is written whose answers leave it open; then the session is thrown away and reads anew."""
+
+
+class Committer:
+    """Applies episodes to held instances."""
+
+    def __init__(
+        self,
+        access: Access,
+        formats: Formats,
+        mail: Mail,
+        poster: Poster,
+        rows: RowWriter,
+        waiting: WaitingInstances,
+        is_mine: Callable[[int], bool],
+    ) -> None:
+        self._access = access
+        self._formats = formats
+        self._mail = mail
+        self._poster = poster
+        self._rows = rows
+        self._waiting = waiting
+        self._is_mine = is_mine
+        self._random = access.environment.random()
+
+    def chance(self) -> str:
+        """The random part of an episode's id."""
+        return f"{self._random.getrandbits(32):08x}"
+
+    async def apply(self, held: Held, committing: Committing) -> CommitResult:
+        """Commit an episode and do what follows from it.
+
+        STALE also where it was committed and what follows could not be done: whoever holds it next does that.
+        """
+        commit = committing.commit
+        async with held.busy:
+            if not commit.replace and commit.first != held.state.rows:
+                return CommitResult.STALE
+            if not self._is_mine(held.partition):
+                return CommitResult.LEASE_LOST
+            if not _does_something(commit, held):
+                await self._use_up(held, commit)
+                return CommitResult.COMMITTED
+            taken = [_taken(held, key) for key in commit.consumed if key in held.given]
+            episode = next_episode(held.state.episode, self.chance())
+            before = held.state
+            sent = sending(commit, episode)
+            blobs: list[tuple[str, bytes]] = []
+
+            def encode(event: ev.AnyEvent, ordinal: int, more: RowExtra) -> Mapping[str, Value | None]:
+                return self._formats.event_values(
+                    held.instance_id, event, commit.projection.execution_id, ordinal, more, blobs
+                )
+
+            planned = plan(
+                commit,
+                sent,
+                taken,
+                _base(held),
+                episode=episode,
+                now=self._access.environment.now(),
+                chance=self.chance,
+                encode=encode,
+                size=len(encode_events(commit.events)) if commit.events else 0,
+            )
+            result = await self._write(held, planned, blobs, encode)
+            if result is not CommitResult.COMMITTED:
+                return result
+            self._after(held, commit, before)
+            try:
+                await self._follow(held, commit, sent.outgoing)
+            except StoreError as error:
+                log.warning(
+                    "instance %r: its episode is committed, what it sends is not all sent (%s): it is read anew",
+                    held.instance_id,
+                    error,
+                )
+                return CommitResult.STALE
+        return CommitResult.COMMITTED
+
+    async def hold(self, held: Held, condition: Condition) -> None:
+        """Hold an instance: its messages wait beside its history, and it is noted for the hosts that join."""
+        async with held.busy:
+            messages = [one for one in held.given.values() if one.kept is None]
+            state = msgspec.structs.replace(
+                held.state,
+                condition=condition,
+                woken=False,
+                episode=next_episode(held.state.episode, self.chance()),
+                previous=held.state.episode,
+            )
+            for begin in range(0, max(1, len(messages)), MOST_KEPT):
+                writes = [kept_row(held, one) for one in messages[begin : begin + MOST_KEPT]]
+                part = Part(operations=writes, state=state, execution_id=held.execution_id, complete=False, aside=True)
+                if await self.write_part(held, part) is not CommitResult.COMMITTED:
+                    return
+                state = msgspec.structs.replace(
+                    held.state, episode=next_episode(held.state.episode, self.chance()), previous=held.state.episode
+                )
+            assert held.started is not None
+            await self._waiting.note(held.instance_id, held.started.name)
+            await asyncio.gather(*(self._mail.delete(one.key) for one in messages))
+            for one in messages:
+                held.given.pop(one.key, None)
+
+    # -- the transaction -------------------------------------------------------------------------------
+
+    async def _write(
+        self, held: Held, planned: Plan, blobs: Sequence[tuple[str, bytes]], encode: Encode
+    ) -> CommitResult:
+        for name, data in blobs:
+            await self._formats.put_blob(name, data)
+        if planned.log is not None:
+            (flip,) = planned.parts
+            name = self._formats.log_name(held.instance_id, flip.state.episode)
+            await self._formats.put_blob(name, encode_log(planned.log))
+            flip.state = msgspec.structs.replace(flip.state, log=name)
+            result = await self.write_part(held, flip)
+            if result is not CommitResult.COMMITTED:
+                return result
+            for part in log_parts(held.partition_key, planned.log, held.state, encode, self.chance):
+                result = await self.write_part(held, part)
+                if result is not CommitResult.COMMITTED:
+                    return result
+            await self._formats.delete_blob(name)
+            return CommitResult.COMMITTED
+        for part in planned.parts:
+            result = await self.write_part(held, part)
+            if result is not CommitResult.COMMITTED:
+                return result
+        return CommitResult.COMMITTED
+
+    async def write_part(self, held: Held, part: Part) -> CommitResult:
+        """One transaction under If-Match, read back where its answer leaves it open."""
+        environment = self._access.environment
+        tables, table = self._access.service.tables, self._access.names.history
+        pause = 0.1
+        for _ in range(WRITE_TRIES):
+            if not self._is_mine(held.partition):
+                return CommitResult.LEASE_LOST
+            at = environment.now() if part.complete else None
+            if part.aside and held.etag is not None:
+                values, mark = state_values(part.state), part.state.mark
+            else:
+                values = sentinel_values(part.execution_id, part.complete, at, part.state)
+                mark = Mark(part.execution_id, part.complete, at)
+            operations = [*part.operations, sentinel_operation(held, values)]
+            try:
+                etags = await tables.transact(table, operations)
+            except ServiceError as error:
+                if not is_conflict(error):
+                    raise self._access.failure(f"instance {held.instance_id!r}", error) from error
+                verdict = await self._read_back(held, part.state.episode)
+                if verdict is Verdict.COMMITTED:
+                    break
+                if verdict is not Verdict.AGAIN:
+                    return CommitResult.STALE
+                await environment.sleep(pause)
+                pause = min(2.0, pause * 2)
+                continue
+            held.etag = etags[-1]
+            break
+        else:
+            return CommitResult.STALE
+        held.state = msgspec.structs.replace(part.state, mark=mark)
+        held.execution_id = part.execution_id
+        return CommitResult.COMMITTED
+
+    async def _read_back(self, held: Held, wrote: str) -> Verdict:
+        found = await self._access.sentinel(held.instance_id)
+        row_is_gone = False
+        if held.etag is None and (held.started is None or held.started.parent is None):
+            row_is_gone = await self._access.instances_row(held.instance_id, select=("ExecutionId",)) is None
+        verdict = readback.judge(
+            wrote=wrote,
+            loaded=held.state.episode,
+            held=held.etag,
+            found=found,
+            row_is_gone=row_is_gone,
+            moved_execution=found is not None and found.execution_id != held.execution_id and held.etag is not None,
+        )
+        self._tell(held, found, wrote, verdict)
+        if verdict in (Verdict.COMMITTED, Verdict.AGAIN) and found is not None:
+            held.etag = found.etag
+        return verdict
+
+    def _tell(self, held: Held, found: Sentinel | None, wrote: str, verdict: Verdict) -> None:
+        other = readback.proves_another(found, wrote=wrote, loaded=held.state.episode)
+        if other is not None and verdict is Verdict.STALE:
+            log.warning(
+                "split brain, proven: instance %r was committed by another (episode %s) while this host wrote episode "
+                "%s; this one has no effect and the instance is read anew",
+                held.instance_id,
+                other,
+                wrote,
+            )
+
+    # -- what follows from it --------------------------------------------------------------------------
+
+    def _after(self, held: Held, commit: EpisodeCommit, before: State) -> None:
+        used = {used.id for used in before.consumed}
+        held.known_deleted -= used
+        if commit.replace:
+            held.started = held.state.started
+
+    async def _follow(self, held: Held, commit: EpisodeCommit, outgoing: Sequence[Outgoing]) -> None:
+        """Send, bring the row up to date, delete what was used up.  Raises StoreError where it was not all sent."""
+        replaced, held.replaces = held.replaces, None
+        if replaced is not None:
+            id = derived_id(held.instance_id, held.execution_id, "replaced", "0")
+            outgoing = [Outgoing(id, replaced, held.state.number), *outgoing]
+        await asyncio.gather(
+            self._poster.send(held.instance_id, held.execution_id, outgoing),
+            self._rows.after_commit(held, commit),
+            self._waiting.goes_on(held.instance_id),
+        )
+        if commit.wake and not commit.ended:
+            await self._poster.wake(held.instance_id, held.state.episode)
+        await self._use_up(held, commit)
+
+    async def _use_up(self, held: Held, commit: EpisodeCommit) -> None:
+        numbers = [key for key in commit.consumed if key in held.given]
+        arrived = [held.given.pop(number) for number in numbers]
+        known = await asyncio.gather(
+            *(self._mail.delete(number) for number in numbers), *(self._mail.delete(ref.key) for ref in commit.finished)
+        )
+        held.known_deleted |= {one.id for one, deleted in zip(arrived, known, strict=False) if deleted and not one.kept}
+
+
+def sentinel_operation(held: Held, values: Mapping[str, Value | None]) -> Operation:
+    """The write of a held instance's sentinel: an insert where there is none, else a merge with If-Match."""
+    do = Do.INSERT if held.etag is None else Do.MERGE
+    return Operation(do=do, partition=held.partition_key, key="sentinel", values=values, etag=held.etag)
+
+
+def _does_something(commit: EpisodeCommit, held: Held) -> bool:
+    """False where it only uses up messages that leave no trace."""
+    if commit.events or commit.messages or commit.starts or commit.activities or commit.replace or commit.wake:
+        return True
+    if commit.condition_changed or commit.status_changed or held.state.woken:
+        return True
+    given = held.given
+    # A kept message has a row to be deleted, an event must not come twice.
+    return any(key in given and (given[key].kept or given[key].seen) for key in commit.consumed)
+
+
+def _taken(held: Held, key: int) -> Taken:
+    arrived = held.given[key]
+    return Taken(arrived.id, arrived.event, arrived.seen, arrived.kept)
+
+
+def _base(held: Held) -> Base:
+    assert held.started is not None
+    state = held.state
+    if held.known_deleted:
+        left = [used for used in state.consumed if used.id not in held.known_deleted]
+        state = msgspec.structs.replace(state, consumed=left)
+    return Base(
+        partition=held.partition_key,
+        etag=held.etag,
+        state=state,
+        started=held.started,
+        start_id=held.start_id,
+        dialect=held.dialect,
+        deadline=held.deadline,
+    )

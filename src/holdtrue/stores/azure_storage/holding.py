@@ -1,0 +1,71 @@
+"""An instance that this host holds: what it stands on, and the messages that were given with it.
+
+A value that one session's commits go along with; whatever is not known any more, it is thrown away and the instance
+is read anew.
+"""
+
+import asyncio
+
+from holdtrue.core.events import AnyEvent, ExecutionStarted
+from holdtrue.core.messages import OutboundMessage
+from holdtrue.stores.protocol import Lease
+
+from .arrivals import Arrived
+from .sentinel import State
+
+
+class Held:
+    """An instance in hand.
+
+    `etag` is the sentinel's (None: there is none yet), `state` what of ours stands there, less what is known to be
+    done since.  `row_etag` is the instances row's as last read or written (None: there is no row, or it is not
+    known).  `given` are the messages handed to the engine and not used up yet, by their number.  `history` is kept
+    from the read of the partition until it is asked for.
+    """
+
+    __slots__ = (
+        "busy",
+        "deadline",
+        "dialect",
+        "ends_parent",
+        "etag",
+        "execution_id",
+        "given",
+        "history",
+        "instance_id",
+        "known_deleted",
+        "lease",
+        "partition",
+        "partition_key",
+        "replaces",
+        "row_at",
+        "row_etag",
+        "row_execution",
+        "row_is_late",
+        "start_id",
+        "started",
+        "state",
+    )
+
+    def __init__(self, instance_id: str, partition_key: str, partition: int, lease: Lease) -> None:
+        self.instance_id = instance_id
+        self.partition_key = partition_key
+        self.partition = partition
+        self.lease = lease
+        self.etag: str | None = None
+        self.state = State()
+        self.execution_id = ""
+        self.row_etag: str | None = None
+        self.row_execution: str | None = None
+        self.row_is_late = False
+        self.row_at = 0.0
+        self.started: ExecutionStarted | None = None
+        self.start_id = ""
+        self.dialect = "dotnet"
+        self.deadline: int | None = None
+        self.given: dict[int, Arrived] = {}
+        self.history: list[AnyEvent] | None = None
+        self.known_deleted: set[str] = set()
+        self.replaces: OutboundMessage | None = None
+        """What the parent of the execution is told whose place this start takes."""
+        self.busy = asyncio.Lock()

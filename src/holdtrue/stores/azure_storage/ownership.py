@@ -1,0 +1,323 @@
+"""Takes, keeps and gives up partitions: runs the decisions of `partitions` on an account.
+
+One loop reads the table, decides, writes, and tells what came of it.  A partition is ours until a moment on this
+host's monotonic clock, counted from before the last renewal was sent; at that moment it is lost, whatever the
+loop is waiting for.  `is_mine` is asked before every load, commit and put.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from holdtrue.core.events import TICKS_PER_SECOND
+from holdtrue.environment import Environment
+
+from .partitions import (
+    KEEPS,
+    OUR_PREFIX,
+    Hold,
+    HubServedByDotNet,
+    Lease,
+    Move,
+    Plan,
+    Sighting,
+    Situation,
+    Step,
+    Terms,
+    ask_time,
+    dotnet_owners,
+    lease_values,
+    plan,
+    read_lease,
+    sight,
+)
+from .service import Conflict, Do, NotThere, Operation, ServiceError, Tables
+from .service_clock import ServiceClock
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+SOON = 1.0
+"""Seconds to the next look while a partition is on its way to or from us."""
+WAITS = (0.0, 0.05, 0.1, 0.2, 0.5, SOON)
+"""Seconds to the next look after one, two, ... looks in a row that came to nothing."""
+
+
+class _Held:
+    """A partition that we own, until `deadline` on the monotonic clock."""
+
+    __slots__ = ("deadline", "drain", "hold", "timer")
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self.hold = Hold.SERVING
+        self.drain: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.drain is not None:
+            self.drain.cancel()
+
+
+class Ownership:
+    """The partitions of one hub, as one host sees them.
+
+    `me` is this process's own name, of no process before it; it begins with `holdtrue-`.  `on_gained` and
+    `on_lost` are told of a partition at once and must not wait; `on_losing` stops new work of it, and returns
+    when nothing is in work (it is cancelled when the time for that is over, or the partition is lost).
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        table: str,
+        me: str,
+        environment: Environment,
+        terms: Terms,
+        *,
+        on_gained: Callable[[str], None],
+        on_losing: Callable[[str], Awaitable[None]],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        if not me.startswith(OUR_PREFIX):
+            raise ValueError(f"the owner's name {me!r} must begin with {OUR_PREFIX!r}")
+        self._tables = tables
+        self._table = table
+        self._me = me
+        self._environment = environment
+        self._terms = terms
+        self._on_gained = on_gained
+        self._on_losing = on_losing
+        self._on_lost = on_lost
+        self._clock = ServiceClock()
+        self._sightings: dict[str, Sighting] = {}
+        self._held: dict[str, _Held] = {}
+        self._written: dict[str, tuple[str, float]] = {}
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._failures = 0
+        self._loop: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Look for partitions to serve, and go on with it until `close`.
+
+        Raises a ServiceError where the table cannot be read.
+        """
+        self._sighted(await self._read())
+        self._loop = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Let what is in work end, give all partitions back, and stop; what cannot be given back runs out."""
+        self._closing = True
+        self._wake.set()
+        if self._loop is not None:
+            await self._loop
+            self._loop = None
+
+    def is_mine(self, partition: str) -> bool:
+        """Whether this host may load, commit and put for a partition at this moment."""
+        held = self._held.get(partition)
+        return held is not None and self._environment.monotonic() < held.deadline
+
+    def owned(self) -> dict[str, float]:
+        """The partitions that are ours now, draining ones too, each with its moment on the monotonic clock."""
+        now = self._environment.monotonic()
+        return {partition: held.deadline for partition, held in self._held.items() if now < held.deadline}
+
+    async def refuse_beside_dotnet(self) -> None:
+        """Return when no .NET worker serves the hub; to be called before `open`.
+
+        A lease that a stopped one has left is waited for.  Raises HubServedByDotNet when one renews.
+        """
+        first: dict[str, Lease] | None = None
+        while True:
+            leases = await self._read()
+            self._sighted(leases)
+            moment = self._environment.monotonic()
+            there = dotnet_owners(leases, self._sightings, self._clock.at_least(moment), self._terms)
+            if not there:
+                return
+            if first is None:
+                first = {lease.partition: lease for lease in leases}
+            for lease in leases:
+                if lease.current_owner in there and _renewed(first.get(lease.partition), lease):
+                    raise HubServedByDotNet(
+                        f"the hub's table {self._table!r} says that the .NET worker {lease.current_owner!r} serves "
+                        f"{lease.partition!r} and has just renewed it. Two engines would take each other's "
+                        "activities: stop that worker, or allow both beside each other in the settings"
+                    )
+            if self._clock.estimate(moment) is None:
+                await self._apply_all(ask_time(leases, self._situation()))
+            await self._environment.sleep(SOON)
+
+    async def dotnet_lives(self) -> bool:
+        """Whether some partition has a .NET owner whose lease has not ended for certain."""
+        leases = await self._read()
+        self._sighted(leases)
+        at_least = self._clock.at_least(self._environment.monotonic())
+        return bool(dotnet_owners(leases, self._sightings, at_least, self._terms))
+
+    async def _run(self) -> None:
+        while True:
+            delay, closing = self._terms.acquire, self._closing
+            try:
+                decided, whole = await self._look(closing)
+            except (ServiceError, TimeoutError) as error:
+                if closing and not self._held:
+                    log.warning("partitions of %s could not be given back: they run out by themselves", self._table)
+                    return
+                whole = False
+                if self._failures == len(WAITS):
+                    log.warning("the partitions in %s cannot be looked after: %r", self._table, error)
+            except Exception:  # a defect; partitions run out by themselves, and the next look may go well
+                log.exception("looking after the partitions in %s failed", self._table)
+                whole = False
+            else:
+                if closing and whole and not decided.mine:
+                    return
+                delay = self._until_next(decided)
+            self._failures = 0 if whole else self._failures + 1
+            if not whole:
+                delay = WAITS[min(self._failures, len(WAITS)) - 1]
+            await self._rest(delay)
+
+    def _until_next(self, decided: Plan) -> float:
+        if not decided.measured and decided.steps:
+            return 0.0  # the next reading tells the service's time, in which the rows should be
+        if decided.soon:
+            return min(SOON, self._terms.acquire)
+        delay = self._terms.acquire
+        at_least = self._clock.at_least(self._environment.monotonic())
+        if decided.runs_out is not None and at_least is not None:
+            delay = min(delay, max((decided.runs_out - at_least) / TICKS_PER_SECOND, 0.0) + 0.05)
+        return delay
+
+    async def _rest(self, seconds: float) -> None:
+        timer = self._environment.call_later(seconds, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        self._wake.clear()
+
+    async def _look(self, closing: bool) -> tuple[Plan, bool]:
+        """One pass; also whether all its writes were done."""
+        leases = await self._read()
+        self._sighted(leases)
+        owners = {lease.partition: lease.current_owner for lease in leases}
+        for partition in list(self._held):
+            if owners.get(partition) != self._me:
+                self._lose(partition)
+        decided = plan(leases, self._situation(closing))
+        return decided, await self._apply_all(decided.steps)
+
+    async def _read(self) -> list[Lease]:
+        leases: list[Lease] = []
+        token: str | None = None
+        while True:
+            async with asyncio.timeout(self._terms.operation):
+                page = await self._tables.query(self._table, token=token)
+            leases += map(read_lease, page.rows)
+            token = page.token
+            if token is None:
+                return leases
+
+    def _sighted(self, leases: list[Lease]) -> None:
+        moment = self._environment.monotonic()
+        for lease in leases:
+            etag, answered = self._written.get(lease.partition, ("", 0.0))
+            if lease.etag == etag:
+                self._clock.wrote(lease.timestamp, answered)
+            else:
+                self._clock.saw(lease.timestamp, moment)
+        self._sightings = sight(self._sightings, leases)
+
+    def _situation(self, closing: bool = False) -> Situation:
+        moment = self._environment.monotonic()
+        estimate = self._clock.estimate(moment)
+        return Situation(
+            me=self._me,
+            terms=self._terms,
+            held={partition: held.hold for partition, held in self._held.items()},
+            sightings=self._sightings,
+            now=self._environment.now() if estimate is None else estimate,
+            at_least=self._clock.at_least(moment),
+            measured=estimate is not None,
+            closing=closing,
+        )
+
+    async def _apply_all(self, steps: Sequence[Step]) -> bool:
+        done = await asyncio.gather(*map(self._apply, steps))
+        return all(done)
+
+    async def _apply(self, step: Step) -> bool:
+        partition = step.lease.partition
+        if step.move is Move.RELEASE:
+            self._lose(partition)  # before anyone can take it
+        sent = self._environment.monotonic()
+        try:
+            async with asyncio.timeout(self._terms.operation):
+                etag = await self._tables.write(
+                    self._table,
+                    Operation(
+                        do=Do.REPLACE,
+                        partition="",
+                        key=partition,
+                        values=lease_values(step.lease),
+                        etag=step.lease.etag,
+                    ),
+                )
+        except (Conflict, NotThere):
+            return False
+        except (ServiceError, TimeoutError) as error:
+            log.info("%s of %s: %r; its row tells whether it was done", step.move, partition, error)
+            return False
+        self._written[partition] = (etag or "", self._environment.monotonic())
+        if step.move in KEEPS:
+            self._keep(partition, sent + self._terms.lease - self._terms.margin)
+        if step.move is Move.DRAIN:
+            self._drain(partition)
+        return True
+
+    def _keep(self, partition: str, deadline: float) -> None:
+        moment = self._environment.monotonic()
+        if deadline <= moment:
+            return  # the answer came too late to rely on it
+        held = self._held.get(partition)
+        gained = held is None
+        if held is None:
+            held = self._held[partition] = _Held()
+        if held.timer is not None:
+            held.timer.cancel()
+        held.deadline = deadline
+        held.timer = self._environment.call_later(deadline - moment, lambda: self._lose(partition))
+        if gained:
+            self._on_gained(partition)
+
+    def _drain(self, partition: str) -> None:
+        held = self._held.get(partition)
+        if held is not None and held.drain is None:
+            held.hold = Hold.DRAINING
+            held.drain = asyncio.get_running_loop().create_task(self._drained(partition, held))
+
+    async def _drained(self, partition: str, held: _Held) -> None:
+        try:
+            async with asyncio.timeout(self._terms.drain):
+                await self._on_losing(partition)
+        except TimeoutError:
+            log.warning("%s is given up with work of it unfinished: it took longer than it may", partition)
+        except Exception:  # it must be given up all the same
+            log.exception("the work of %s could not be brought to its end", partition)
+        held.hold = Hold.DRAINED
+        self._wake.set()
+
+    def _lose(self, partition: str) -> None:
+        held = self._held.pop(partition, None)
+        if held is not None:
+            held.end()
+            self._on_lost(partition)
+
+
+def _renewed(before: Lease | None, after: Lease) -> bool:
+    if before is None or before.current_owner != after.current_owner:
+        return True
+    return before.last_renewal != after.last_renewal

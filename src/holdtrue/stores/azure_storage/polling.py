@@ -1,0 +1,138 @@
+"""The loops of a host: one for each control queue that it owns, one for work items, one that renews what is in hand.
+
+Polls back off while nothing comes, and start over when something does, or when this process itself put a message.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from holdtrue.environment import Environment
+
+from .mail import MOST_A_GET, Mail
+from .service import ServiceError
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+SHORTEST_SECONDS = 0.05
+"""The first pause after an empty poll (as .NET's); each further one is half as long again."""
+RENEW_SECONDS = 1.0
+"""How often it is looked what in hand is to be renewed."""
+
+
+class Loop:
+    """One queue's polls."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        pull: Callable[[], Awaitable[int]],
+        came: Callable[[], None],
+        longest: float,
+        what: str,
+    ) -> None:
+        self._environment = environment
+        self._pull = pull
+        self._came = came
+        self._longest = longest
+        self._what = what
+        self._wake = asyncio.Event()
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    def wake(self) -> None:
+        """There may be something: poll at once."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        pause = SHORTEST_SECONDS
+        while True:
+            self._wake.clear()
+            try:
+                found = await self._pull()
+            except ServiceError as error:
+                log.warning("%s could not be polled, it is tried again: %s", self._what, error)
+                found, pause = 0, max(pause, 1.0)
+            if found:
+                self._came()
+                pause = SHORTEST_SECONDS
+                if found >= MOST_A_GET:
+                    continue
+            if await self._rests(pause):
+                pause = SHORTEST_SECONDS
+            else:
+                pause = min(self._longest, pause * 1.5)
+
+    async def _rests(self, seconds: float) -> bool:
+        """Wait; true where it was woken before its time."""
+        timer = self._environment.call_later(seconds, self._wake.set)
+        began = self._environment.monotonic()
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        return self._environment.monotonic() < began + seconds
+
+
+class Polling:
+    """All loops of a host."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        mail: Mail,
+        *,
+        pull: Callable[[int], Awaitable[int]],
+        pull_work: Callable[[], Awaitable[int]],
+        came: Callable[[], None],
+        longest: float,
+    ) -> None:
+        self._environment = environment
+        self._mail = mail
+        self._pull = pull
+        self._came = came
+        self._longest = longest
+        self._control: dict[int, Loop] = {}
+        self._work = Loop(environment, pull_work, came, longest, "the work-item queue")
+        self._renewals = asyncio.get_running_loop().create_task(self._renew())
+
+    def gained(self, partition: int) -> None:
+        """A control queue is ours."""
+
+        async def pull() -> int:
+            return await self._pull(partition)
+
+        if partition not in self._control:
+            self._control[partition] = Loop(
+                self._environment, pull, self._came, self._longest, f"control queue {partition}"
+            )
+
+    def lost(self, partition: int) -> None:
+        """A control queue is ours no more."""
+        loop = self._control.pop(partition, None)
+        if loop is not None:
+            loop.task.cancel()
+
+    def wake(self, partition: int | None) -> None:
+        """A message was put: into a control queue, or (None) a work item."""
+        loop = self._work if partition is None else self._control.get(partition)
+        if loop is not None:
+            loop.wake()
+
+    def wake_all(self) -> None:
+        """Look everywhere."""
+        self._work.wake()
+        for loop in self._control.values():
+            loop.wake()
+
+    async def _renew(self) -> None:
+        while True:
+            await self._environment.sleep(RENEW_SECONDS)
+            await self._mail.renew_due()
+
+    async def close(self) -> None:
+        """Poll no more."""
+        tasks = [self._renewals, self._work.task, *(loop.task for loop in self._control.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._control.clear()

@@ -1,0 +1,140 @@
+"""Puts messages into queues, each under an id that is the same however often it is put.
+
+A put whose answer is lost is put again: doubles are known by their receivers (rule 3).  A put is given up after a
+while, so that none arrives when its id is forgotten.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from holdtrue.core.events import ExecutionTerminated, GenericEvent, HistoryEvent
+from holdtrue.core.messages import ActivityTask, OutboundMessage, Start
+from holdtrue.core.outgoing import deadline_message
+from holdtrue.core.projection import TERMINAL
+from holdtrue.stores.errors import OutcomeUnknown
+
+from .access import BUSY, Access
+from .arrivals import WAKE
+from .formats import Formats, Parcel
+from .owing import Outgoing, derived_id, result_id
+from .service import Refused, ServiceError
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+GIVE_UP_SECONDS = 60.0
+"""A put is not tried for longer than this (rule 3)."""
+
+
+class Poster:
+    """Puts messages.  `posted` is told of each: the partition of its control queue, or None for a work item."""
+
+    def __init__(self, access: Access, formats: Formats, posted: Callable[[int | None], None]) -> None:
+        self._access = access
+        self._formats = formats
+        self._posted = posted
+
+    # -- what an episode sends ---------------------------------------------------------------------------
+
+    async def send(self, instance_id: str, execution_id: str, outgoing: Sequence[Outgoing]) -> None:
+        """Put all of it, starts before what may be for them.  Raises StoreError where not all is put."""
+        starts = [one for one in outgoing if isinstance(one.what, Start)]
+        others = [one for one in outgoing if not isinstance(one.what, Start)]
+        for group in (starts, others):
+            if group:
+                await asyncio.gather(*(self._send(instance_id, execution_id, one) for one in group))
+
+    async def _send(self, instance_id: str, execution_id: str, one: Outgoing) -> None:
+        what = one.what
+        parcel = Parcel(id=one.id, sender=instance_id, sender_execution=execution_id, episode=one.episode, what=what)
+        if isinstance(what, ActivityTask):
+            await self._put(None, parcel)
+        elif isinstance(what, Start):
+            await self._put(what.started.instance_id, parcel)
+        else:
+            await self._put(what.instance_id, parcel)
+
+    async def result(self, task: ActivityTask, event: HistoryEvent) -> None:
+        """Put the result of an activity that ran here, for whoever holds its instance."""
+        message = OutboundMessage(
+            instance_id=task.instance_id,
+            event=event,  # type: ignore[arg-type]
+            execution_id=task.execution_id,
+            scheduled=task.scheduled,
+        )
+        parcel = Parcel(
+            id=result_id(task), sender=task.instance_id, sender_execution=task.execution_id, episode=0, what=message
+        )
+        await self._put(task.instance_id, parcel)
+
+    async def wake(self, instance_id: str, about: str) -> None:
+        """Have its owner look at an instance; `about` makes the id."""
+        event = GenericEvent(timestamp=self._access.environment.now(), data=WAKE)
+        id = derived_id(instance_id, "", "wake", about)
+        await self._put(instance_id, Parcel(id=id, what=OutboundMessage(instance_id=instance_id, event=event)))
+
+    # -- what comes from outside -------------------------------------------------------------------------
+
+    def client_id(self) -> str:
+        """A new id of an envelope."""
+        text = f"{self._access.environment.random().getrandbits(128):032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    async def client_message(self, message: OutboundMessage, id: str) -> None:
+        """Put a message of a client's."""
+        await self._put(message.instance_id, Parcel(id=id, what=message))
+
+    async def start(self, start: Start) -> None:
+        """Put a client's start message, and what the instance gets from its start on, under ids of the start's own."""
+        started = start.started
+        name, execution = started.instance_id, started.execution_id
+        await self._put(name, Parcel(id=derived_id(name, execution, "start", start.start_id), what=start))
+        if start.event is not None:
+            id = derived_id(name, execution, "start event", start.start_id)
+            await self._put(name, Parcel(id=id, what=start.event))
+        if start.deadline is not None:
+            id = derived_id(name, execution, "deadline", start.start_id)
+            await self._put(name, Parcel(id=id, what=deadline_message(name, start.deadline)))
+
+    async def end_below(self, instance_id: str, end: ExecutionTerminated, about: str) -> None:
+        """A recursive terminate goes on from an instance that has ended to those under it, through those that ended."""
+        seen = {instance_id}
+        above = [instance_id]
+        while above:
+            for row in await self._access.children_rows(above.pop()):
+                name, view = self._formats.instance_of(row), self._formats.row_view(row)
+                if name in seen:
+                    continue
+                seen.add(name)
+                if view.status in TERMINAL:
+                    above.append(name)
+                    continue
+                message = OutboundMessage(instance_id=name, event=end, sender=instance_id)
+                await self._put(name, Parcel(id=derived_id(name, view.execution_id, "end", about), what=message))
+
+    # -- the put -----------------------------------------------------------------------------------------
+
+    async def _put(self, instance_id: str | None, parcel: Parcel) -> None:
+        """Put into the control queue of an instance, or (None) as a work item."""
+        names, environment = self._access.names, self._access.environment
+        partition = None if instance_id is None else self._access.partition_of(instance_id)
+        queue = names.work_items if partition is None else names.control(partition)
+        text = await self._formats.text_of(parcel)
+        due = parcel.due
+        delay = 0 if due is None else self._formats.delay_until(due)
+        began, pause = environment.monotonic(), 0.1
+        while True:
+            try:
+                await self._access.service.queues.put(queue, text, delay=delay)
+                break
+            except ServiceError as error:
+                if isinstance(error, Refused) and error.status not in BUSY:
+                    raise self._access.failure(f"queue {queue}", error) from error
+                if environment.monotonic() + pause - began > GIVE_UP_SECONDS:
+                    raise OutcomeUnknown(
+                        f"queue {queue}: the storage account gives no clear answer to a message of instance "
+                        f"{instance_id or parcel.sender!r} ({error}); it may have been taken"
+                    ) from error
+            await environment.sleep(pause)
+            pause = min(5.0, pause * 2)
+        self._posted(partition)

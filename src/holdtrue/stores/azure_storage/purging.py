@@ -1,0 +1,132 @@
+"""Deletes ended instances (rule 12): the row first, then the partition under the sentinel's If-Match.
+
+Whoever meets an interrupted purge goes on with it; a new execution of the id that begins meanwhile stops it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from holdtrue.core.projection import TERMINAL
+from holdtrue.stores.errors import StoreMissing, StoreUnavailable
+from holdtrue.stores.protocol import Purged
+
+from .access import Access, is_conflict
+from .formats import Formats
+from .listing import Listing
+from .reading import Reader
+from .sentinel import Sentinel, state_values
+from .service import ANY, Conflict, Do, NotThere, Operation, ServiceError
+from .verdicts import names_newer_start
+
+BATCH = 99
+TRIES = 8
+
+
+class Purger:
+    """Purges instances."""
+
+    def __init__(self, access: Access, formats: Formats, reader: Reader, listing: Listing) -> None:
+        self._access = access
+        self._formats = formats
+        self._reader = reader
+        self._listing = listing
+
+    async def purge(self, instance_ids: Sequence[str], *, recursive: bool) -> Purged:
+        """Delete ended instances, with all below them that have ended."""
+        counts = Purged(refused=[])
+        for instance_id in instance_ids:
+            below = await self._listing.children(instance_id) if recursive else []
+            if not await self._purge_one(instance_id, counts):
+                continue
+            while below:
+                child = below.pop()
+                further = await self._listing.children(child)
+                if await self._purge_one(child, counts):
+                    counts.children += 1
+                    below += further
+        return counts
+
+    async def _purge_one(self, instance_id: str, counts: Purged) -> bool:
+        for _ in range(TRIES):
+            standing = await self._reader.standing(instance_id)
+            record, row, sentinel = standing.record, standing.row, standing.sentinel
+            if record is None:
+                if sentinel is not None and sentinel.state.purging:
+                    await self.finish(instance_id, sentinel)
+                return False
+            newer = standing.view is not None and sentinel is not None and names_newer_start(standing.view, sentinel)
+            missing = record.condition is not None and record.condition.kind == "history missing"
+            if (record.projection.status not in TERMINAL and not missing) or (newer and not missing):
+                counts.refused.append(instance_id)
+                return False
+            if row is not None:
+                try:
+                    await self._access.write(
+                        self._access.names.instances,
+                        Operation(do=Do.DELETE, partition=row.partition, key="", etag=row.etag),
+                    )
+                except NotThere:
+                    pass
+                except Conflict:
+                    continue
+            if sentinel is not None:
+                await self.finish(instance_id, sentinel)
+            await self._blobs(instance_id)
+            counts.instances += 1
+            return True
+        raise StoreUnavailable(f"instance {instance_id!r} changes while it is purged: try again")
+
+    async def finish(self, instance_id: str, sentinel: Sentinel) -> None:
+        """Delete a history partition, each transaction under the sentinel's If-Match; stop where another begins."""
+        partition = self._formats.partition_key(instance_id)
+        etag, state = sentinel.etag, msgspec.structs.replace(sentinel.state, purging=True)
+        keys: list[str] = []
+        for _ in range(10_000):
+            if not keys:
+                read = await self._access.history_partition(instance_id)
+                if read.sentinel is None or read.sentinel.etag != etag:
+                    return
+                keys = [row.key for row in (*read.rows, *read.extras)]
+            now, keys = keys[:BATCH], keys[BATCH:]
+            operations = [Operation(do=Do.DELETE, partition=partition, key=key, etag=ANY) for key in now]
+            last = not keys
+            if last:
+                operations.append(Operation(do=Do.DELETE, partition=partition, key="sentinel", etag=etag))
+            else:
+                operations.append(
+                    Operation(do=Do.MERGE, partition=partition, key="sentinel", values=state_values(state), etag=etag)
+                )
+            try:
+                etags = await self._access.service.tables.transact(self._access.names.history, operations)
+            except ServiceError as error:
+                if not is_conflict(error):
+                    raise self._access.failure(f"instance {instance_id!r}", error) from error
+                found = await self._access.sentinel(instance_id)
+                if found is None or (found.etag != etag and not found.state.purging):
+                    return
+                etag, keys = found.etag, []
+                continue
+            if last:
+                return
+            etag = etags[-1] or etag
+        raise StoreUnavailable(f"instance {instance_id!r}: its purge does not end; it is gone on with later")
+
+    async def _blobs(self, instance_id: str) -> None:
+        """Blobs of the instance."""
+        container, blobs = self._access.names.large_messages, self._access.service.blobs
+        prefix = f"{self._formats.partition_key(instance_id)}/"
+        token: str | None = None
+        while True:
+            asked = token
+            try:
+                found, token = await self._access.read(
+                    f"container {container}",
+                    lambda: blobs.list_blobs(container, prefix, token=asked),  # noqa: B023
+                )
+            except StoreMissing:
+                return
+            for one in found:
+                await self._formats.delete_blob(one.name)
+            if token is None:
+                return

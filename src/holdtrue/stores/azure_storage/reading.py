@@ -1,0 +1,140 @@
+"""Status reads that are true whatever the instances row says (rule 7).
+
+Two point reads side by side; a query reads rows, and verifies each that is not terminal the same way.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from holdtrue.core.events import ExecutionStarted
+from holdtrue.core.projection import Condition, Projection, Status, initial, project
+from holdtrue.stores.protocol import InstanceRecord
+
+from .access import Access
+from .formats import Formats
+from .sentinel import Sentinel, record_of
+from .service import Row
+from .verdicts import RowView, Told, judge
+
+DOUBT_SECONDS = 1.0
+"""A purge of .NET that is under way is over after this; a lost history is not."""
+AT_ONCE = 16
+"""Instances verified at a time."""
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+
+class Standing(msgspec.Struct, kw_only=True):
+    """What stands under an id: the verified record (None: nothing), and the row and sentinel that it was read from."""
+
+    record: InstanceRecord | None
+    row: Row | None
+    view: RowView | None
+    sentinel: Sentinel | None
+    told: Told
+
+
+class Reader:
+    """Reads statuses."""
+
+    def __init__(self, access: Access, formats: Formats) -> None:
+        self._access = access
+        self._formats = formats
+
+    async def records(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
+        """The verified records."""
+        found: list[InstanceRecord | None] = []
+        for begin in range(0, len(instance_ids), AT_ONCE):
+            part = instance_ids[begin : begin + AT_ONCE]
+            found += [one.record for one in await asyncio.gather(*(self.standing(name) for name in part))]
+        return found
+
+    async def standing(self, instance_id: str) -> Standing:
+        """What stands under an id, verified."""
+        row, sentinel = await asyncio.gather(
+            self._access.instances_row(instance_id), self._access.sentinel(instance_id)
+        )
+        read_after, doubted = False, False
+        while True:
+            view = None if row is None else self._formats.row_view(row)
+            told = judge(view, sentinel, row_was_read_after=read_after)
+            if told is Told.ROW_AGAIN:
+                row, read_after = await self._access.instances_row(instance_id), True
+                continue
+            if told is Told.IN_DOUBT and not doubted:
+                await self._access.environment.sleep(DOUBT_SECONDS)
+                sentinel = await self._access.sentinel(instance_id)
+                row, read_after, doubted = await self._access.instances_row(instance_id), True, True
+                continue
+            record = await self._record(instance_id, told, row, view, sentinel)
+            if record is None and told is Told.SENTINEL:
+                # Its first row went between the two reads: another execution stands there now.
+                sentinel = await self._access.sentinel(instance_id)
+                row, read_after = await self._access.instances_row(instance_id), True
+                continue
+            return Standing(record=record, row=row, view=view, sentinel=sentinel, told=told)
+
+    async def _record(
+        self, instance_id: str, told: Told, row: Row | None, view: RowView | None, sentinel: Sentinel | None
+    ) -> InstanceRecord | None:
+        if told is Told.NOT_FOUND:
+            return None
+        if told is Told.ROW:
+            assert row is not None
+            return await self._formats.waiting_record(instance_id, row)
+        if told is Told.IN_DOUBT:
+            assert row is not None
+            record = await self._formats.waiting_record(instance_id, row)
+            record.condition = Condition(
+                kind="history missing",
+                reason="the instances row says that it began, and there is no history: it was lost, or its purge was "
+                "cut short. Restore the history table, or purge the instance",
+            )
+            return record
+        assert sentinel is not None
+        if told is Told.HISTORY:
+            return await self._from_history(instance_id, row)
+        state = sentinel.state
+        if row is not None and view is not None and view.execution_id == sentinel.execution_id:
+            known, text = await self._formats.input_of_row(row)
+            if known:
+                return record_of(state, text)
+        started = await self._started(instance_id, sentinel.execution_id)
+        return None if started is None else record_of(state, started.input)
+
+    async def _started(self, instance_id: str, execution_id: str) -> ExecutionStarted | None:
+        """The start of an execution from its row, which is the second one of every history."""
+        row = await self._access.event_row(instance_id, 1)
+        if row is None or row.values.get("ExecutionId") != execution_id:
+            return None
+        one = await self._formats.event(instance_id, row)
+        return one.event if isinstance(one.event, ExecutionStarted) else None
+
+    async def _from_history(self, instance_id: str, row: Row | None) -> InstanceRecord | None:
+        """The record as the history tells it: .NET wrote after us, or we never did."""
+        partition = await self._access.history_partition(instance_id)
+        sentinel = partition.sentinel
+        if sentinel is None or not sentinel.has_history:
+            return None
+        history = await self._formats.history(instance_id, partition.rows, sentinel)
+        started = next((one.event for one in history if isinstance(one.event, ExecutionStarted)), None)
+        if started is None:
+            return None
+        projection: Projection = project(initial(started), [one.event for one in history])
+        if row is not None:
+            projection.custom_status = self._formats.custom_status(row)
+        view = None if row is None else self._formats.row_view(row)
+        state = sentinel.state
+        return InstanceRecord(
+            projection=projection,
+            started=started,
+            start_id=state.start_id or (view.start_id if view and view.start_id else sentinel.execution_id),
+            dialect=state.dialect,
+            deadline=state.deadline,
+            condition=None if projection.status in (Status.COMPLETED, Status.FAILED) else state.condition,
+            length=len(history),
+            size=state.size,
+        )

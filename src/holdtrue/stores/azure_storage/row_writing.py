@@ -1,0 +1,106 @@
+"""Brings an instances row up to date, behind the commits (rule 9).
+
+Never blind: under If-Match with an etag that was got before the commit whose projection is written.  A row that
+somebody else wrote meanwhile is read again, with the sentinel, and the decision is made anew.  Readers of ours do
+not depend on the row; .NET's do.
+"""
+
+import logging
+
+from holdtrue.core.episode import EpisodeCommit
+from holdtrue.core.events import ExecutionStarted
+from holdtrue.core.projection import TERMINAL, Projection
+from holdtrue.stores.errors import StoreError
+
+from .access import Access
+from .formats import Formats
+from .holding import Held
+from .sentinel import Sentinel
+from .service import Conflict, Do, NotThere, Operation, Row, Value
+from .verdicts import names_newer_start
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+TRIES = 6
+
+
+class RowWriter:
+    """Writes instances rows."""
+
+    def __init__(self, access: Access, formats: Formats) -> None:
+        self._access = access
+        self._formats = formats
+
+    async def after_commit(self, held: Held, commit: EpisodeCommit) -> None:
+        """Write the row that a commit asks for: at an execution's first commit, and when its status changes.
+
+        What cannot be written is mended later: nothing waits for it.
+        """
+        projection = held.state.projection
+        assert projection is not None
+        first = held.row_execution != projection.execution_id or held.row_etag is None or commit.replace
+        status = commit.status_changed or commit.ended
+        if not (first or status or commit.custom_status_changed):
+            return
+        full = projection.copy()
+        if first:
+            begun = next((event for event in commit.events if isinstance(event, ExecutionStarted)), None)
+            full.input = None if begun is None else begun.input
+        values = self._formats.row_of(full, held.start_id, first=first, status=status)
+        try:
+            await self._write(held, values, first)
+        except StoreError as error:
+            log.warning("instance %r: its row is not up to date, it will be mended: %s", held.instance_id, error)
+            held.row_etag = None
+
+    async def _write(self, held: Held, values: dict[str, Value | None], first: bool) -> None:
+        table = self._access.names.instances
+        for _ in range(TRIES):
+            if held.row_etag is None:
+                operation = Operation(do=Do.INSERT, partition=held.partition_key, key="", values=values)
+            else:
+                operation = Operation(
+                    do=Do.MERGE, partition=held.partition_key, key="", values=values, etag=held.row_etag
+                )
+            try:
+                held.row_etag = await self._access.write(table, operation)
+                held.row_execution = held.execution_id
+                return
+            except (Conflict, NotThere):
+                row = await self._access.instances_row(held.instance_id)
+                if row is not None and row.values.get("LastUpdatedTime") == values.get("LastUpdatedTime"):
+                    # Ours, by a write whose answer was lost.
+                    held.row_etag, held.row_execution = row.etag, held.execution_id
+                    return
+                sentinel = await self._access.sentinel(held.instance_id)
+                if not self._may_write(held, row, sentinel):
+                    held.row_etag = None if row is None else row.etag
+                    return
+                held.row_etag = None if row is None else row.etag
+
+    def _may_write(self, held: Held, row: Row | None, sentinel: Sentinel | None) -> bool:
+        """Whether the row is still this commit's to write."""
+        if sentinel is None or sentinel.etag != held.etag:
+            return False
+        if row is None:
+            # Purged (a top-level row), or a child's that is not there yet.
+            return held.started is not None and held.started.parent is not None
+        return not names_newer_start(self._formats.row_view(row), sentinel)
+
+    async def mend(self, instance_id: str, row: Row, sentinel: Sentinel, projection: Projection, start_id: str) -> bool:
+        """Write the row of an instance whose status it does not tell; false where somebody else was faster."""
+        values = self._formats.row_of(
+            projection, start_id, first=True, status=projection.status in TERMINAL
+        )
+        values["CustomStatus"] = projection.custom_status or self._formats.custom_status(row) or "null"
+        operation = Operation(do=Do.MERGE, partition=row.partition, key="", values=values, etag=row.etag)
+        try:
+            await self._access.write(self._access.names.instances, operation)
+        except (Conflict, NotThere):
+            return False
+        log.warning(
+            "instance %r: its row said otherwise than its history, and is mended to %s",
+            instance_id,
+            projection.status.name,
+        )
+        return True

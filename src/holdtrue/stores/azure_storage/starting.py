@@ -1,0 +1,131 @@
+"""Starts an instance: the instances row is the point of decision (rule 10).
+
+Insert, or replace under If-Match what the verified status allows to be replaced; an ambiguous answer is read back by
+the start's own id.  Then the start message, with the same ids however often it is put.
+"""
+
+import logging
+
+import msgspec
+
+from holdtrue.core.messages import Start
+from holdtrue.core.projection import Status
+from holdtrue.stores.decisions import not_started
+from holdtrue.stores.errors import OutcomeUnknown
+from holdtrue.stores.protocol import CreateOutcome, CreateRequest, CreateResult
+
+from .access import BUSY, Access
+from .formats import Formats
+from .posting import Poster
+from .reading import Reader, Standing
+from .service import Conflict, Do, NotThere, Operation, Refused, ServiceError
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+TRIES = 12
+
+
+class Starter:
+    """Starts instances."""
+
+    def __init__(self, access: Access, formats: Formats, poster: Poster, reader: Reader) -> None:
+        self._access = access
+        self._formats = formats
+        self._poster = poster
+        self._reader = reader
+
+    async def create(self, request: CreateRequest) -> CreateOutcome:
+        """Create an instance, unless what stands under its id is in the way.
+
+        Raises OutcomeUnknown where the row's write was never answered and cannot be read back.
+        """
+        start, unsure = request.start, False
+        started = start.started
+        pause = 0.1
+        for _ in range(TRIES):
+            standing = await self._reader.standing(started.instance_id)
+            if standing.view is not None and standing.view.start_id == start.start_id:
+                # Ours: by an attempt before, or by one whose answer was lost.
+                outcome = await self._accepted(standing, start, unsure)
+                if outcome is not None:
+                    return outcome
+            refused = _refusal(standing, request)
+            if refused is not None:
+                return refused
+            generation = _generation(standing)
+            current = msgspec.structs.replace(start, started=msgspec.structs.replace(started, generation=generation))
+            try:
+                await self._access.service.tables.write(
+                    self._access.names.instances, self._operation(current, standing)
+                )
+            except (Conflict, NotThere) as error:
+                if isinstance(error, NotThere) and error.code == "TableNotFound":
+                    raise self._access.failure(f"instance {started.instance_id!r}", error) from error
+                unsure = True
+            except ServiceError as error:
+                if isinstance(error, Refused) and error.status not in BUSY:
+                    raise self._access.failure(f"instance {started.instance_id!r}", error) from error
+                unsure = True
+            else:
+                await self._poster.start(current)
+                return _created(standing, current)
+            await self._access.environment.sleep(pause)
+            pause = min(2.0, pause * 2)
+        raise OutcomeUnknown(
+            f"instance {started.instance_id!r}: the storage account gives no clear answer; whether the start was "
+            "accepted shows in its status. Try again with the same start id"
+        )
+
+    async def _accepted(self, standing: Standing, start: Start, unsure: bool) -> CreateOutcome | None:
+        """The outcome of a start whose row stands; its message is put again where the instance has not begun."""
+        assert standing.view is not None and standing.row is not None
+        record = standing.record
+        if record is None:
+            return None
+        if record.projection.status is Status.PENDING and not record.length:
+            waiting = await self._formats.waiting_start(standing.row, start.started.instance_id)
+            await self._poster.start(waiting)
+        if unsure:
+            return CreateOutcome(
+                result=CreateResult.CREATED,
+                instance_id=start.started.instance_id,
+                execution_id=record.projection.execution_id,
+            )
+        return not_started(CreateResult.ALREADY, record.projection, record.condition)
+
+    def _operation(self, start: Start, standing: Standing) -> Operation:
+        partition = self._formats.partition_key(start.started.instance_id)
+        values = self._formats.start_row(start)
+        if standing.row is None:
+            return Operation(do=Do.INSERT, partition=partition, key="", values=values)
+        return Operation(do=Do.REPLACE, partition=partition, key="", values=values, etag=standing.row.etag)
+
+
+def _refusal(standing: Standing, request: CreateRequest) -> CreateOutcome | None:
+    record = standing.record
+    if record is None:
+        return None
+    if record.start_id == request.start.start_id:
+        return not_started(CreateResult.ALREADY, record.projection, record.condition)
+    if record.projection.status not in request.replaceable:
+        return not_started(CreateResult.REFUSED, record.projection, record.condition)
+    return None
+
+
+def _generation(standing: Standing) -> int:
+    """Above that of whatever stands there, so that no clock is asked which of two starts is newer."""
+    before = -1 if standing.view is None else standing.view.generation
+    sentinel = standing.sentinel
+    if sentinel is not None and sentinel.state.projection is not None:
+        before = max(before, sentinel.state.projection.generation)
+    return before + 1
+
+
+def _created(standing: Standing, start: Start) -> CreateOutcome:
+    record = standing.record
+    return CreateOutcome(
+        result=CreateResult.CREATED if record is None else CreateResult.REPLACED,
+        instance_id=start.started.instance_id,
+        execution_id=start.started.execution_id,
+        status=None if record is None else record.projection.status,
+    )

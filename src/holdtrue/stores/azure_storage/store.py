@@ -1,0 +1,449 @@
+"""The Azure Storage task hub store: the hub of .NET's provider, in its format, under a commit protocol of its own.
+
+What each verb does stands with its subject; here the parts are put together, and the loops that poll the queues and
+renew what is in hand.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from holdtrue.core.events import AnyEvent, HistoryEvent, Ticks
+from holdtrue.core.messages import OutboundMessage, WorkRef
+from holdtrue.core.projection import Condition
+from holdtrue.environment import REAL, Environment
+from holdtrue.stores import errors
+from holdtrue.stores.protocol import (
+    ActivityInfo,
+    ActivityResult,
+    CommitOutcome,
+    CommitResult,
+    Committing,
+    CompleteOutcome,
+    CreateOutcome,
+    CreateRequest,
+    Delivery,
+    Due,
+    HubInfo,
+    InstanceQuery,
+    InstanceRecord,
+    Lease,
+    LockedActivity,
+    LockedInstance,
+    Notice,
+    Page,
+    Purged,
+    SendOutcome,
+    SendResult,
+    StoredDeadLetter,
+    StoredSchedule,
+    Tick,
+    TickCommit,
+)
+
+from .access import Access
+from .adopting import Adopter
+from .committing import Committer
+from .creating import create_hub
+from .dead_letters import DeadLetters
+from .formats import Formats
+from .listing import Listing
+from .mail import Mail
+from .names import HubNames
+from .ownership import Ownership
+from .partitions import Terms
+from .polling import Polling
+from .posting import Poster
+from .purging import Purger
+from .reading import Reader
+from .row_writing import RowWriter
+from .schedule_rows import Schedules
+from .sending import Sender
+from .service import Service
+from .starting import Starter
+from .taking import Keys, Taking
+from .waiting import WaitingInstances
+from .work_items import WorkItems
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+
+class AzureStorageStore:
+    """A task hub in an Azure Storage account.
+
+    `service` is the account, `hub` the task hub's name.  As a host (after `join`) it owns partitions, polls their
+    queues and renews what it has in hand.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        hub: str,
+        *,
+        environment: Environment = REAL,
+        partition_count: int = 4,
+        longest_poll: float = 30.0,
+        terms: Terms | None = None,
+    ) -> None:
+        self._environment = environment
+        self._partition_count = partition_count
+        self._longest_poll = longest_poll
+        self._terms = terms or Terms()
+        self._service = service
+        self._names = HubNames(hub)
+        self._opened = False
+        self._numbers = itertools.count(1)
+        self._number = 0
+        self._lost = False
+        self._notify: Callable[[Notice], None] | None = None
+        self._orchestrators: set[str] = set()
+        self._ownership: Ownership | None = None
+        self._polling: Polling | None = None
+        self._name = ""
+        access = self._access = Access(service, self._names, environment)
+        formats = self._formats = Formats(access)
+        keys = self._keys = Keys()
+        mail = self._mail = Mail(service.queues, environment)
+        poster = self._poster = Poster(access, formats, self._posted)
+        reader = self._reader = Reader(access, formats)
+        self._rows = RowWriter(access, formats)
+        letters = self._letters = DeadLetters(access)
+        waiting = self._waiting = WaitingInstances(access)
+        committer = self._committer = Committer(access, formats, mail, poster, self._rows, waiting, self._is_mine)
+        adopter = Adopter(access, formats, mail, poster, committer, letters, waiting, self._orchestrators.__contains__)
+        self._taking = Taking(access, formats, mail, adopter, letters, keys)
+        self._work = WorkItems(access, formats, mail, letters, keys)
+        self._starter = Starter(access, formats, poster, reader)
+        self._sender = Sender(access, formats, poster, reader)
+        self._schedules = Schedules(access, reader, self._starter, self._sender)
+        self._listing = Listing(access, formats, reader)
+        self._purger = Purger(access, formats, reader, self._listing)
+
+    @property
+    def location(self) -> None:
+        """None: another process opens it by the account's settings."""
+        return None
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        if self._opened:
+            return
+        await self._service.open()
+        created = await create_hub(self._service, self._names, self._partition_count, self._environment)
+        self._access.partitions = created.partition_count
+        self._opened = True
+
+    async def close(self) -> None:
+        if not self._opened:
+            return
+        await self.leave()
+        self._opened = False
+        await self._service.close()
+
+    def _check(self) -> None:
+        if not self._opened:
+            raise errors.StoreUnavailable(
+                f"the hub {self._names.hub!r} is closed: open it, or use another store object"
+            )
+
+    async def join(self, name: str, orchestrators: Sequence[str], queues: Sequence[str]) -> int:
+        self._check()
+        self._orchestrators.clear()
+        self._orchestrators.update(orchestrators)
+        self._work.serve(queues)
+        if self._ownership is None:
+            self._lost = False
+            self._number = next(self._numbers)
+            self._name = name
+            self._polling = Polling(
+                self._environment,
+                self._mail,
+                pull=self._taking.pull,
+                pull_work=self._pull_work,
+                came=self._came,
+                longest=self._longest_poll,
+            )
+            self._ownership = Ownership(
+                self._service.tables,
+                self._names.partitions,
+                f"holdtrue-{name}-{self._environment.new_id()}",
+                self._environment,
+                self._terms,
+                on_gained=self._gained,
+                on_losing=self._losing,
+                on_lost=self._lost_partition,
+            )
+            await self._ownership.open()
+        for instance_id in await self._waiting.of(frozenset(orchestrators)):
+            await self._poster.wake(instance_id, f"{self._name} {self._environment.new_id()}")
+        self._polling.wake_all() if self._polling else None
+        return self._number
+
+    async def leave(self) -> None:
+        ownership, polling = self._ownership, self._polling
+        self._ownership = self._polling = None
+        if polling is not None:
+            await polling.close()
+        if ownership is None:
+            return
+        await self._taking.give_back_all()
+        await self._work.give_back_all()
+        await ownership.close()
+        self._number = 0
+
+    def listen(self, notify: Callable[[Notice], None]) -> None:
+        self._notify = notify
+
+    async def renew(self) -> list[str]:
+        """Partitions renew themselves; this tells a host that it has lost what it held."""
+        self._check()
+        if self._lost:
+            self._lost = False
+            raise errors.LeaseLost("this host's partitions were taken over; it joins again")
+        return []
+
+    # -- partitions ------------------------------------------------------------------------------------
+
+    def _is_mine(self, partition: int) -> bool:
+        return self._ownership is not None and self._ownership.is_mine(self._names.control(partition))
+
+    def _gained(self, control: str) -> None:
+        number = self._names.partition_number(control)
+        if self._polling is not None and number is not None:
+            self._polling.gained(number)
+
+    async def _losing(self, control: str) -> None:
+        """Another host is to have the partition: what is in work there ends, or is read anew by its next owner."""
+        number = self._names.partition_number(control)
+        if self._polling is not None and number is not None:
+            self._polling.lost(number)
+
+    def _lost_partition(self, control: str) -> None:
+        number = self._names.partition_number(control)
+        if number is None:
+            return
+        if self._polling is not None:
+            self._polling.lost(number)
+        self._taking.forget_partition(number)
+
+    def _posted(self, partition: int | None) -> None:
+        if self._polling is not None:
+            self._polling.wake(partition)
+
+    def _came(self) -> None:
+        if self._notify is not None:
+            self._notify(Notice(work=True))
+
+    async def _pull_work(self) -> int:
+        return await self._work.pull(self._work.wanted) if self._work.wanted > 0 else 0
+
+    # -- clients ---------------------------------------------------------------------------------------
+
+    async def create(self, requests: Sequence[CreateRequest]) -> list[CreateOutcome]:
+        self._check()
+        return [await self._starter.create(request) for request in requests]
+
+    async def send(self, messages: Sequence[OutboundMessage]) -> list[SendOutcome]:
+        self._check()
+        return [await self._sender.send(message) for message in messages]
+
+    async def status(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
+        self._check()
+        return await self._reader.records(instance_ids)
+
+    async def activities_of(self, instance_id: str) -> list[ActivityInfo]:
+        self._check()
+        return await self._listing.activities_of(instance_id)
+
+    async def history(self, instance_id: str, first: int = 0) -> AsyncIterator[Sequence[HistoryEvent]]:
+        self._check()
+        events = await self._listing.history(instance_id)
+        for begin in range(first, len(events), _PIECE):
+            yield events[begin : begin + _PIECE]
+
+    async def query(self, query: InstanceQuery) -> Page:
+        self._check()
+        return await self._listing.query(query)
+
+    async def children(self, instance_id: str) -> list[str]:
+        self._check()
+        return await self._listing.children(instance_id)
+
+    async def purge(self, instance_ids: Sequence[str], *, recursive: bool = True) -> Purged:
+        self._check()
+        return await self._purger.purge(instance_ids, recursive=recursive)
+
+    # -- hosts -----------------------------------------------------------------------------------------
+
+    async def lock(self, limit: int) -> list[LockedInstance]:
+        self._check()
+        return await self._taking.lock(limit) if self._ownership is not None else []
+
+    async def lock_activities(self, limit: int, queues: Sequence[str] | None = None) -> list[LockedActivity]:
+        self._check()
+        return await self._work.lock(limit, queues) if self._ownership is not None else []
+
+    async def load(self, lease: Lease) -> list[AnyEvent] | None:
+        self._check()
+        held = self._taking.held(lease)
+        if held is None or not self._is_mine(held.partition):
+            return None
+        history, held.history = held.history, None
+        if history is not None:
+            return history
+        events = await self._listing.history_of(held)
+        if events is None:
+            self._taking.release(held)
+        return events
+
+    async def commit(self, commits: Sequence[Committing]) -> list[CommitOutcome]:
+        self._check()
+        return list(await asyncio.gather(*(self._commit(one) for one in commits)))
+
+    async def _commit(self, committing: Committing) -> CommitOutcome:
+        held = self._taking.held(committing.lease)
+        if held is None:
+            return CommitOutcome(result=CommitResult.LEASE_LOST)
+        try:
+            result = await self._committer.apply(held, committing)
+        except BaseException:
+            self._taking.release(held, back=False)
+            raise
+        for ref in committing.commit.finished:
+            await self._work.done(ref)
+        if result is not CommitResult.COMMITTED:
+            self._taking.release(held, back=False)
+        elif committing.commit.ended or not committing.keep:
+            self._taking.release(held)
+            self._came()
+        return CommitOutcome(result=result)
+
+    async def park(self, leases: Sequence[Lease], condition: Condition) -> None:
+        self._check()
+        for lease in leases:
+            held = self._taking.held(lease)
+            if held is None:
+                continue
+            await self._committer.hold(held, condition)
+            self._taking.release(held, back=False)
+
+    async def put_back(self, leases: Sequence[Lease]) -> None:
+        self._check()
+        for lease in leases:
+            held = self._taking.held(lease)
+            if held is not None:
+                self._taking.release(held)
+        self._came()
+
+    async def complete(self, results: Sequence[ActivityResult]) -> list[CompleteOutcome]:
+        self._check()
+        return [await self._complete(result) for result in results]
+
+    async def _complete(self, result: ActivityResult) -> CompleteOutcome:
+        item = self._work.get(result.ref)
+        if item is None:
+            return CompleteOutcome(accepted=False)
+        await self._poster.result(item.task, result.event)
+        await self._work.done(result.ref)
+        return CompleteOutcome(accepted=True)
+
+    async def put_back_activities(self, refs: Sequence[WorkRef]) -> None:
+        self._check()
+        await self._work.put_back(refs)
+
+    async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
+        self._check()
+        return self._work.get(ref) is not None
+
+    async def cancelled(self, refs: Sequence[WorkRef]) -> list[WorkRef]:
+        self._check()
+        return [ref for ref in refs if self._work.get(ref) is None]
+
+    async def fetch(self) -> list[Delivery]:
+        self._check()
+        return self._taking.fetch()
+
+    async def fire_due(self, now: Ticks) -> Due:
+        """Delayed messages come by themselves."""
+        self._check()
+        return Due(deliveries=self._taking.fetch(), ready=self._taking.has_work, next_due=None)
+
+    # -- schedules -------------------------------------------------------------------------------------
+
+    async def put_schedule(self, schedule: StoredSchedule, *, expect: int | None) -> int | None:
+        self._check()
+        return await self._schedules.put(schedule, expect=expect)
+
+    async def get_schedules(self, due_by: Ticks | None = None) -> list[StoredSchedule]:
+        self._check()
+        return await self._schedules.get(due_by)
+
+    async def delete_schedule(self, schedule_id: str) -> bool:
+        self._check()
+        return await self._schedules.delete(schedule_id)
+
+    async def commit_tick(self, tick: TickCommit) -> CreateOutcome | None | bool:
+        self._check()
+        return await self._schedules.commit_tick(tick)
+
+    async def ticks(self, schedule_id: str, *, after: Ticks | None = None, limit: int = 100) -> list[Tick]:
+        self._check()
+        return await self._schedules.ticks(schedule_id, after=after, limit=limit)
+
+    async def trim_ticks(self, before: Ticks, schedule_id: str | None = None) -> int:
+        self._check()
+        return await self._schedules.trim(before, schedule_id)
+
+    # -- dead letters and upkeep -------------------------------------------------------------------------
+
+    async def dead_letters(self, *, limit: int = 100, after: int = 0) -> list[StoredDeadLetter]:
+        self._check()
+        return await self._letters.read(limit=limit, after=after)
+
+    async def resend(self, numbers: Sequence[int]) -> int:
+        self._check()
+        sent = 0
+        for number in numbers:
+            stored = await self._letters.get(number)
+            if stored is None:
+                continue
+            (outcome,) = await self.send([stored.letter.message])
+            if outcome.result is SendResult.ACCEPTED:
+                sent += await self._letters.remove([number])
+        return sent
+
+    async def dismiss(self, numbers: Sequence[int]) -> int:
+        self._check()
+        return await self._letters.remove(numbers)
+
+    async def expired(
+        self,
+        name: str | None,
+        completed_before: Ticks | None,
+        keep: int | None,
+        limit: int,
+        excluding: Sequence[str] = (),
+    ) -> list[str]:
+        self._check()
+        return await self._listing.expired(name, completed_before, keep, limit, excluding)
+
+    async def upkeep(self) -> None:
+        """The reconciler does what is to be done, all the time."""
+        self._check()
+
+    async def info(self) -> HubInfo:
+        self._check()
+        return await self._listing.info([] if self._ownership is None else [self._name], await self._letters.count())
+
+    async def backup(self, target: str) -> None:
+        self._check()
+        raise errors.StoreUnavailable(
+            f"the hub {self._names.hub!r} lies in a storage account, which has no copy of one moment: export its "
+            "histories, or copy the account's tables while no host works on it"
+        )
+
+
+_PIECE = 1_024
+"""Events of a history handed out at a time."""

@@ -1,0 +1,255 @@
+"""Takes messages from the control queues of the partitions that this host owns, and brings them to their instances.
+
+What comes for an instance that is held is a delivery; what comes for others waits, by instance, until the engine asks
+for work.  An instance is read and judged only then.
+"""
+
+import asyncio
+import logging
+
+from holdtrue.core.events import ExecutionRewound, ExecutionStarted
+from holdtrue.core.messages import InboundMessage
+from holdtrue.stores.errors import StoreError
+from holdtrue.stores.protocol import Delivery, Lease, LockedInstance
+
+from .access import Access
+from .adopting import BACK_SECONDS, Adopter
+from .arrivals import Arrived, is_wake
+from .dead_letters import DeadLetters
+from .formats import Formats, Unreadable
+from .holding import Held
+from .mail import Mail
+from .service import QueueMessage
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+AT_ONCE = 16
+"""Instances read at once."""
+
+
+class Keys:
+    """The store's number of each instance that this process has had to do with: the same one as long as it lives."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, int] = {}
+        self._ids: dict[int, str] = {}
+
+    def of(self, instance_id: str) -> int:
+        """The number of an instance."""
+        key = self._keys.get(instance_id)
+        if key is None:
+            key = self._keys[instance_id] = len(self._keys) + 1
+            self._ids[key] = instance_id
+        return key
+
+    def id_of(self, key: int) -> str | None:
+        """The instance of a number."""
+        return self._ids.get(key)
+
+
+class Taking:
+    """The instances that this host holds, those with messages that wait, and the mail that is on its way to them."""
+
+    def __init__(
+        self,
+        access: Access,
+        formats: Formats,
+        mail: Mail,
+        adopter: Adopter,
+        letters: DeadLetters,
+        keys: Keys,
+    ) -> None:
+        self._access = access
+        self._formats = formats
+        self._mail = mail
+        self._adopter = adopter
+        self._letters = letters
+        self._keys = keys
+        self._held: dict[int, Held] = {}
+        self._waiting: dict[str, list[Arrived]] = {}
+        self._deliveries: list[Delivery] = []
+        self._tokens = 0
+        self._adopting: set[str] = set()
+        self._doubles: list[tuple[Arrived, bool]] = []
+
+    # -- what is held ----------------------------------------------------------------------------------
+
+    def held(self, lease: Lease) -> Held | None:
+        """What is held under a lease; None where it is not (any more)."""
+        held = self._held.get(lease.key)
+        return held if held is not None and held.lease == lease else None
+
+    def holds(self, key: int) -> bool:
+        """Whether an instance is held."""
+        return key in self._held
+
+    def release(self, held: Held, *, back: bool = True) -> None:
+        """Hold an instance no more; with `back` its messages come again at once, else by themselves."""
+        if self._held.get(held.lease.key) is held:
+            del self._held[held.lease.key]
+        self._deliveries = [one for one in self._deliveries if one.instance != held.lease.key]
+        queued = [one for one in held.given.values() if one.kept is None]
+        held.given = {}
+        if back:
+            # They are in hand still: whoever asks for work next gets them, without a way through the queue.
+            if queued:
+                self._waiting.setdefault(held.instance_id, [])[:0] = queued
+            elif held.state.woken:
+                self._waiting.setdefault(held.instance_id, [])
+        else:
+            for one in queued:
+                self._mail.forget(one.key)
+
+    def forget_partition(self, partition: int) -> list[Held]:
+        """Hold nothing of a partition any more: it is another's; what was held."""
+        gone = [held for held in self._held.values() if held.partition == partition]
+        for held in gone:
+            del self._held[held.lease.key]
+            for one in held.given.values():
+                self._mail.forget(one.key)
+        for instance_id in [name for name in self._waiting if self._access.partition_of(name) == partition]:
+            for one in self._waiting.pop(instance_id):
+                self._mail.forget(one.key)
+        return gone
+
+    def forget_all(self) -> None:
+        """Hold nothing any more, and let all messages come back by themselves."""
+        self._held.clear()
+        self._waiting.clear()
+        self._deliveries.clear()
+        self._mail.forget_all()
+
+    async def give_back_all(self) -> None:
+        """Hold nothing any more, and make all messages visible at once."""
+        numbers = [one.key for held in self._held.values() for one in held.given.values() if one.kept is None]
+        numbers += [one.key for waiting in self._waiting.values() for one in waiting]
+        self._held.clear()
+        self._waiting.clear()
+        self._deliveries.clear()
+        await asyncio.gather(*(self._mail.give_back(number) for number in numbers))
+
+    # -- the queues ------------------------------------------------------------------------------------
+
+    async def pull(self, partition: int) -> int:
+        """Get what one control queue has, up to a batch; how many messages came.  Raises ServiceError."""
+        queue = self._access.names.control(partition)
+        began = self._access.environment.monotonic()
+        messages = await self._mail.take(queue, 32)
+        for message in messages:
+            if not self._mail.came_again(queue, message, began):
+                await self._sort(queue, message, began)
+        await self._settle_doubles()
+        return len(messages)
+
+    async def _sort(self, queue: str, message: QueueMessage, began: float) -> None:
+        try:
+            content = await self._formats.read_message(message)
+        except Unreadable as error:
+            await self._letters.bury(
+                self._formats.unreadable_letter(queue, message, error), message.id, message.inserted
+            )
+            await self._mail.delete_unheld(queue, message)
+            return
+        except StoreError as error:
+            log.warning("a message of queue %s could not be read, it comes again: %s", queue, error)
+            return
+        if content.due is not None and content.due > self._access.environment.now():
+            wait = self._formats.delay_until(content.due)
+            hand = self._mail.hold(queue, message, content, began)
+            await self._mail.give_back(hand.number, wait)
+            return
+        hand = self._mail.hold(queue, message, content, began)
+        arrived = content.arrived(hand.number, message)
+        self._bring(content.instance_id, arrived)
+
+    def _bring(self, instance_id: str, arrived: Arrived) -> None:
+        held = self._held.get(self._keys.of(instance_id))
+        if held is None:
+            self._waiting.setdefault(instance_id, []).append(arrived)
+            return
+        if isinstance(arrived.event, ExecutionStarted | ExecutionRewound) or is_wake(arrived.event):
+            # What stands there may not be what this session knows.
+            self._drop_session(held, arrived)
+            return
+        if arrived.execution_id not in (None, held.execution_id) and held.state.rows:
+            self._drop_session(held, arrived)
+            return
+        given = next((one for one in held.given.values() if one.id == arrived.id), None)
+        if given is not None or is_known(held, arrived.id):
+            self._doubles.append((arrived, given is None))
+            return
+        held.given[arrived.key] = arrived
+        message = InboundMessage(
+            event=arrived.event, key=arrived.key, execution_id=arrived.execution_id, scheduled=arrived.scheduled
+        )
+        self._deliveries.append(Delivery(held.lease.key, message))
+
+    def _drop_session(self, held: Held, arrived: Arrived) -> None:
+        self.release(held)
+        self._waiting.setdefault(held.instance_id, []).append(arrived)
+
+    async def _settle_doubles(self) -> None:
+        """Delete what was used up before; what is in hand twice comes again when it is known which it is."""
+        doubles, self._doubles = self._doubles, []
+        for arrived, used_up in doubles:
+            if used_up:
+                await self._mail.delete(arrived.key)
+            else:
+                await self._mail.give_back(arrived.key, BACK_SECONDS)
+
+    def fetch(self) -> list[Delivery]:
+        """What came for instances that are held."""
+        found, self._deliveries = self._deliveries, []
+        return [one for one in found if one.instance in self._held]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something for the engine."""
+        return bool(self._waiting or self._deliveries)
+
+    # -- the engine asks for work ------------------------------------------------------------------------
+
+    async def lock(self, limit: int) -> list[LockedInstance]:
+        """Up to so many instances whose messages have come."""
+        locked: list[LockedInstance] = []
+        while len(locked) < limit:
+            ids = [name for name in self._waiting if name not in self._adopting][: min(limit - len(locked), AT_ONCE)]
+            if not ids:
+                break
+            self._adopting.update(ids)
+            try:
+                found = await asyncio.gather(*(self._adopt(name) for name in ids))
+            finally:
+                self._adopting.difference_update(ids)
+            locked += [one for one in found if one is not None]
+        return locked
+
+    async def _adopt(self, instance_id: str) -> LockedInstance | None:
+        arrived = self._waiting.pop(instance_id)
+        key = self._keys.of(instance_id)
+        if key in self._held:
+            for one in arrived:
+                self._bring(instance_id, one)
+            await self._settle_doubles()
+            return None
+        self._tokens += 1
+        try:
+            found = await self._adopter.adopt(instance_id, Lease(key, self._tokens), arrived)
+        except StoreError as error:
+            log.warning("instance %r could not be taken in hand, its messages come again: %s", instance_id, error)
+            await asyncio.gather(*(self._mail.give_back(one.key, BACK_SECONDS) for one in arrived))
+            return None
+        if found is None:
+            return None
+        held, locked = found
+        self._held[key] = held
+        for one in self._waiting.pop(instance_id, ()):
+            self._bring(instance_id, one)
+        await self._settle_doubles()
+        return locked
+
+
+def is_known(held: Held, id: str) -> bool:
+    """Whether an envelope of this id was used up before by the instance."""
+    state = held.state
+    return any(used.id == id for used in state.consumed) or any(seen.id == id for seen in state.seen)
