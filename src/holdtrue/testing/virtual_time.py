@@ -35,7 +35,7 @@ class Part:
         self.steps = 0
         self.dead = False
         self.paused = False
-        self.backlog: list[tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context]] = []
+        self.backlog: list[_Step] = []
         self.before_step: Callable[[Part], None] | None = None
 
     def die(self) -> None:
@@ -87,6 +87,21 @@ class _Clock(selectors.BaseSelector):
         return self._registered
 
 
+class _Step:
+    """One callback of a part; `handle` is what its owner may cancel."""
+
+    __slots__ = ("args", "callback", "context", "handle", "part")
+
+    def __init__(
+        self, part: Part, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context
+    ) -> None:
+        self.part = part
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.handle: asyncio.Handle | None = None
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """The loop.  `time()` begins at 0 and counts virtual seconds."""
 
@@ -108,7 +123,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if part is None:
             return super().call_soon(callback, *args, context=context)
         context = context if context is not None else contextvars.copy_context()
-        return super().call_soon(self._step, part, callback, args, context, context=context)
+        step = _Step(part, callback, args, context)
+        step.handle = super().call_soon(self._step, step, context=context)
+        return step.handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
@@ -117,32 +134,38 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if part is None:
             return super().call_at(when, callback, *args, context=context)
         context = context if context is not None else contextvars.copy_context()
-        return super().call_at(when, self._step, part, callback, args, context, context=context)
+        step = _Step(part, callback, args, context)
+        handle = step.handle = super().call_at(when, self._step, step, context=context)
+        return handle
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
-    def _step(
-        self, part: Part, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context
-    ) -> None:
+    def _step(self, step: "_Step") -> None:
+        part = step.part
         if part.before_step is not None and not part.dead and not part.paused:
             part.before_step(part)
         if part.dead:
             return
         if part.paused:
-            part.backlog.append((callback, args, context))
+            part.backlog.append(step)
             return
         part.steps += 1
-        callback(*args)
+        step.callback(*step.args)
 
     def resume(self, part: Part) -> None:
-        """Let a paused part go on: what waited comes first, in its order."""
+        """Let a paused part go on: what waited comes first, in its order, but for what was called off meanwhile."""
         part.paused = False
         backlog, part.backlog = part.backlog, []
-        for callback, args, context in backlog:
-            super().call_soon(self._step, part, callback, args, context, context=context)
+        for step in backlog:
+            super().call_soon(self._again, step, context=step.context)
+
+    def _again(self, step: "_Step") -> None:
+        # An event loop does not run a handle that was cancelled while it was ready.
+        if step.handle is None or not step.handle.cancelled():
+            self._step(step)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any

@@ -22,7 +22,7 @@ from holdtrue.core.events import (
     TimerFired,
 )
 from holdtrue.core.messages import DeadLetter, InboundMessage, OutboundMessage
-from holdtrue.core.projection import TERMINAL, Projection, initial, project
+from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project, rewinding
 from holdtrue.environment import Environment
 from holdtrue.stores.decisions import ends, refused_answer, replaced_answer
 from holdtrue.stores.errors import StoreUnavailable
@@ -39,9 +39,10 @@ from .mail import Mail
 from .owing import Outgoing, RowExtra, asked_by_row, beside_rows, derived_id
 from .planning import Part, decode_extra, log_parts, owed_key
 from .posting import Poster
+from .row_writing import RowWriter
 from .sentinel import Sentinel, State, next_episode, record_of
-from .service import Row
-from .verdicts import RowView
+from .service import ANY, Do, Operation, Row
+from .verdicts import RowView, names_newer_start
 from .waiting import WaitingInstances
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -77,6 +78,7 @@ class Adopter:
         mail: Mail,
         poster: Poster,
         committer: Committer,
+        rows: RowWriter,
         letters: DeadLetters,
         waiting: WaitingInstances,
         has_code: Callable[[str], bool],
@@ -86,6 +88,7 @@ class Adopter:
         self._mail = mail
         self._poster = poster
         self._committer = committer
+        self._rows = rows
         self._letters = letters
         self._waiting = waiting
         self._has_code = has_code
@@ -121,6 +124,8 @@ class Adopter:
         await self._settle(held, read, decided)
         record = self._record(held, read, decided)
         if record is None:
+            await self._clear_debt(held)
+            await self._mend_row(held, read)
             return None
         if not self._has_code(record.projection.name) and not self._ends(decided, record):
             await self._keep_for_worker(held, read, decided)
@@ -173,6 +178,9 @@ class Adopter:
                 projection.custom_status = custom
                 held.state.rows = len(history)
                 held.state.projection, held.state.started = projection, started
+            held.row_is_late = (
+                view is None or view.execution_id != sentinel.execution_id or view.status is not projection.status
+            )
         return Read(
             partition=partition,
             row=row,
@@ -220,6 +228,36 @@ class Adopter:
         """Send what is owed; doubles are known.  The next commit clears it from the sentinel."""
         outgoing = owed_by(held, read)
         await self._poster.send(held.instance_id, held.execution_id, outgoing)
+
+    async def _clear_debt(self, held: Held) -> None:
+        """Nothing is run that would clear what was just paid: two that have ended would pay each other for ever."""
+        owed = held.state.owed
+        if not owed or held.state.purging:
+            return
+        gone = [
+            Operation(do=Do.DELETE, partition=held.partition_key, key=owed_key(one.episode), etag=ANY)
+            for one in owed
+            if one.extra
+        ]
+        state = msgspec.structs.replace(
+            held.state,
+            owed=[],
+            episode=next_episode(held.state.episode, self._committer.chance()),
+            previous=held.state.episode,
+        )
+        part = Part(operations=gone, state=state, execution_id=held.execution_id, complete=True, aside=True)
+        await self._must(held, part, "its debts are cleared")
+
+    async def _mend_row(self, held: Held, read: Read) -> None:
+        """Nothing is run that would write the row: it is brought up to date here where it is behind."""
+        projection, view, sentinel = read.projection, read.view, read.sentinel
+        if projection is None or sentinel is None or sentinel.state.purging or not held.row_is_late:
+            return
+        if view is None and projection.parent is None:
+            return  # purged: its history goes with it
+        if view is not None and names_newer_start(view, sentinel):
+            return
+        await self._rows.mend(held, read.row, projection)
 
     # -- what the messages came to ---------------------------------------------------------------------
 
@@ -284,8 +322,11 @@ class Adopter:
         if not decided.give and decided.run is Run.EXISTING and not unfinished and not state.woken:
             return None
         assert read.projection is not None and read.started is not None
+        projection = read.projection
+        if decided.run is Run.REWIND and projection.status is Status.FAILED:
+            projection = rewinding(projection, self._environment.now())
         return InstanceRecord(
-            projection=read.projection,
+            projection=projection,
             started=read.started,
             start_id=held.start_id,
             dialect=held.dialect,

@@ -102,9 +102,9 @@ class AppLease:
         """Take the lease and keep it.  Raises HubLeasedByAnotherApp where another holds it, else a ServiceError."""
         if not await self._take():
             raise HubLeasedByAnotherApp(
-                f"an app other than {self._app_name!r} holds {self._container!r}. Stop that app; its lease ends "
-                f"within {self._terms.lease} s. Where both shall serve the hub, give them one app name and allow both "
-                "beside each other in the settings"
+                f"another app than {self._app_name!r}, or a .NET worker of it, holds {self._container!r}. Stop it; its "
+                f"lease ends within {self._terms.lease} s. Where both shall serve the hub, give them one app name and "
+                "allow both beside each other in the settings"
             )
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 

@@ -59,7 +59,7 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What must stay in `seen` when it is used up; None for what the history knows."""
         event = self.event
         child = type(event) is ExecutionStarted and event.parent is not None
-        if type(event) is EventRaised or child:
+        if type(event) in (EventRaised, ExecutionRewound) or child:
             return Seen(self.id, self.inserted, self.sender, self.sender_execution, self.episode)
         return None
 
@@ -237,6 +237,11 @@ def _to_history(
         else:
             for one in rest:
                 _keep(one, decided)
+        return
+    if status is Status.FAILED and any(type(one.event) is ExecutionRewound for one in rest):
+        # From its parent, which was rewound: nobody has said so on the sentinel.
+        decided.run = Run.REWIND
+        _give(rest, execution, decided)
         return
     if status in TERMINAL:
         decided.drop += [(one, "the instance has ended") for one in rest if one.kept is None]

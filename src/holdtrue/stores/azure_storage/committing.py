@@ -258,10 +258,8 @@ class Committer:
     async def _use_up(self, held: Held, commit: EpisodeCommit) -> None:
         numbers = [key for key in commit.consumed if key in held.given]
         arrived = [held.given.pop(number) for number in numbers]
-        known = await asyncio.gather(
-            *(self._mail.delete(number) for number in numbers), *(self._mail.delete(ref.key) for ref in commit.finished)
-        )
-        held.known_deleted |= {one.id for one, deleted in zip(arrived, known, strict=False) if deleted and not one.kept}
+        known = await asyncio.gather(*(self._mail.delete(number) for number in numbers))
+        held.known_deleted |= {one.id for one, deleted in zip(arrived, known, strict=True) if deleted and not one.kept}
 
 
 def sentinel_operation(held: Held, values: Mapping[str, Value | None]) -> Operation:

@@ -14,11 +14,13 @@ import msgspec
 
 from .jsonc import Node, parse_jsonc, plain
 from .names import HubNames
-from .setting import Kind, Setting, span_text
+from .setting import Kind, Setting
 from .settings import SETTINGS, AzureStorageSettings
 
 ROOT = ("extensions", "durableTask")
 DEFAULT_HUB = "TestHubName"
+SITE_NAME = "WEBSITE_SITE_NAME"
+"""The variable in which Functions tells an app its name."""
 _PREFIX = "azurefunctionsjobhost"
 _SECRET = re.compile(r"(AccountKey|SharedAccessSignature|sig|key)=", re.IGNORECASE)
 _SPAN = re.compile(r"(-)?(?:(\d{1,8})\.)?(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,7}))?)?")
@@ -32,6 +34,8 @@ _SECTIONS = {
 _LEAVES: dict[str, list[str]] = {}
 for _path in IN_HOST_JSON:
     _LEAVES.setdefault(_path.rpartition(".")[2].casefold(), []).append(_path)
+_ANYONES = {"version", "type"}
+"""Names that others have in a host.json too."""
 _DOTNET = {setting.dotnet.casefold(): setting for setting in SETTINGS if setting.dotnet is not None}
 
 
@@ -77,9 +81,10 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostJson(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of host.json, by path, in their order; and what was found while reading."""
+    """All settings of host.json, by path, in their order; the app's name; and what was found while reading."""
 
     values: dict[str, Resolved]
+    app_name: str
     findings: list[Finding]
 
     def value(self, path: str) -> Any:
@@ -98,20 +103,14 @@ class HostJson(msgspec.Struct, frozen=True, kw_only=True):
             for one in self.values.values()
             if one.setting.field is not None and one.value is not None
         }
-        return AzureStorageSettings(**given)
+        return AzureStorageSettings(app_name=self.app_name, **given)
 
 
 def value_text(setting: Setting, value: Any) -> str:
     """A value as host.json has it."""
     if value is None:
         return setting.computed or "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if setting.kind is Kind.SPAN:
-        return span_text(value)
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else setting.show(value)
     return "(a secret)" if _SECRET.search(text) else text
 
 
@@ -140,7 +139,7 @@ class _Reading:
                 setting=setting, value=setting.default, origin=Origin.DEFAULT, where=""
             )
         values["hubName"] = self._hub(values["hubName"])
-        return HostJson(values=values, findings=self.findings)
+        return HostJson(values=values, app_name=self._environment.get(SITE_NAME, ""), findings=self.findings)
 
     def _found(self, weight: Weight, name: str, where: str, text: str) -> None:
         self.findings.append(Finding(weight=weight, name=name, where=where, text=text))
@@ -165,7 +164,7 @@ class _Reading:
         folded = key.casefold()
         if folded == ROOT[1].casefold():
             self._found(Weight.ERROR, name, where, f"it is not read here: move it into {'.'.join(ROOT[:1])!r}")
-        elif folded in _LEAVES or folded in _SECTIONS or folded in _FORMER:
+        elif folded not in _ANYONES and (folded in _LEAVES or folded in _SECTIONS or folded in _FORMER):
             target = _FORMER.get(folded) or (_LEAVES[folded][0] if folded in _LEAVES else key)
             self._found(Weight.ERROR, name, where, f"it is not read here: its place is {full(target)!r}")
         elif above and difflib.get_close_matches(folded, [ROOT[1].casefold()], 1, 0.75):
@@ -248,14 +247,14 @@ class _Reading:
     def _hub(self, given: Resolved) -> Resolved:
         value, where = given.value, given.where
         if value is None:
-            site = self._environment.get("WEBSITE_SITE_NAME")
+            site = self._environment.get(SITE_NAME)
             if site is None:
                 return msgspec.structs.replace(given, value=DEFAULT_HUB)
             return Resolved(
                 setting=given.setting,
                 value=_sanitized(site),
                 origin=Origin.ENVIRONMENT,
-                where="WEBSITE_SITE_NAME",
+                where=SITE_NAME,
             )
         name = full("hubName")
         shown = where if given.origin is Origin.FILE else Origin.ENVIRONMENT

@@ -43,6 +43,60 @@ def unescape_key(key: str) -> str:
     return re.sub(r"\^.", lambda found: _PLAIN.get(found[0], found[0]), key, flags=re.DOTALL)
 
 
+SENTINEL = "sentinel"
+"""The row key of an instance's commit point; event rows sort before it."""
+
+_ORDINAL = re.compile(r"[0-9A-F]{16}")
+
+
+def row_key(ordinal: int) -> str:
+    """The row key of a history row."""
+    return f"{ordinal:016X}"
+
+
+def ordinal_of(key: str) -> int | None:
+    """The ordinal of a history row; None for the key of another row."""
+    return int(key, 16) if _ORDINAL.fullmatch(key) else None
+
+
+_UNFIT = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ufffe\uffff]")
+
+
+def message_blob(instance_id: str, activity_id: str, event_type: str) -> str:
+    """The blob of a message that is too large for its queue.
+
+    It lies under the plain id, unless the service would refuse that as a path or take it for another's (a segment
+    that is empty or ends with a dot, a backslash).  Readers follow the name that the message gives.
+    """
+    name = f"message-{activity_id.replace('-', '')}-{event_type}.json.gz"
+    if _UNFIT.search(instance_id) or any(not part or part.endswith(".") for part in instance_id.split("/")):
+        return f"{own_folder(instance_id)}/{OWN}{name}"
+    return f"{instance_id}/{name}"
+
+
+def own_folder(instance_id: str) -> str:
+    """The folder of an instance's blobs that are not messages: its key in the tables, dots at the end as `^4`."""
+    key = escape_key(instance_id)
+    kept = key.rstrip(".")
+    return kept + "^4" * (len(key) - len(kept))
+
+
+OWN = "holdtrue-"
+"""Blobs of kinds that .NET does not have begin so, in an instance's own folder."""
+
+
+def blob_prefixes(instance_id: str) -> tuple[str, ...]:
+    """The beginnings under which all blobs of an instance lie; so may those of others (see `is_blob_of`)."""
+    own = own_folder(instance_id)
+    found = (f"{instance_id}/message-", f"{escape_key(instance_id)}/history-", f"{own}/history-", f"{own}/{OWN}")
+    return tuple(dict.fromkeys(found))
+
+
+def is_blob_of(instance_id: str, name: str) -> bool:
+    """Whether a blob is an instance's: the messages of `a^0b` lie where the history of `a/b` does."""
+    return any(name.startswith(prefix) and "/" not in name[len(prefix) :] for prefix in blob_prefixes(instance_id))
+
+
 class HubNames(msgspec.Struct, frozen=True):
     """Names of a hub's tables, queues, containers and blobs.
 

@@ -160,27 +160,25 @@ class Ownership:
 
     async def _run(self) -> None:
         while True:
-            delay, closing = self._terms.acquire, self._closing
+            closing, decided, whole = self._closing, None, False
             try:
                 decided, whole = await self._look(closing)
             except (ServiceError, TimeoutError) as error:
-                if closing and not self._held:
-                    log.warning("partitions of %s could not be given back: they run out by themselves", self._table)
-                    return
-                whole = False
                 if self._failures == len(WAITS):
                     log.warning("the partitions in %s cannot be looked after: %r", self._table, error)
             except Exception:  # a defect; partitions run out by themselves, and the next look may go well
-                log.exception("looking after the partitions in %s failed", self._table)
-                whole = False
-            else:
-                if closing and whole and not decided.mine:
-                    return
-                delay = self._until_next(decided)
+                if self._failures == len(WAITS):
+                    log.exception("looking after the partitions in %s failed", self._table)
+            if closing and decided is None and not self._held:
+                log.warning("partitions of %s could not be given back: they run out by themselves", self._table)
+                return
+            if closing and decided is not None and whole and not decided.mine:
+                return
             self._failures = 0 if whole else self._failures + 1
-            if not whole:
-                delay = WAITS[min(self._failures, len(WAITS)) - 1]
-            await self._rest(delay)
+            if decided is not None and whole:
+                await self._rest(self._until_next(decided))
+            else:
+                await self._rest(WAITS[min(self._failures, len(WAITS)) - 1])
 
     def _until_next(self, decided: Plan) -> float:
         if not decided.measured and decided.steps:

@@ -80,6 +80,10 @@ class Poster:
         text = f"{self._access.environment.random().getrandbits(128):032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
+    def derived(self, instance_id: str, what: str, about: str) -> str:
+        """The id of an envelope that is the same whoever sends this to the instance."""
+        return derived_id(instance_id, "", what, about)
+
     async def client_message(self, message: OutboundMessage, id: str) -> None:
         """Put a message of a client's."""
         await self._put(message.instance_id, Parcel(id=id, what=message))

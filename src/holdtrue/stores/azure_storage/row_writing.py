@@ -9,7 +9,7 @@ import logging
 
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.events import ExecutionStarted
-from holdtrue.core.projection import TERMINAL, Projection
+from holdtrue.core.projection import Projection
 from holdtrue.stores.errors import StoreError
 
 from .access import Access
@@ -38,8 +38,8 @@ class RowWriter:
         """
         projection = held.state.projection
         assert projection is not None
-        first = held.row_execution != projection.execution_id or held.row_etag is None or commit.replace
-        status = commit.status_changed or commit.ended
+        first = held.row_is_late or held.row_execution != projection.execution_id or commit.replace
+        status = held.row_is_late or commit.status_changed or commit.ended
         if not (first or status or commit.custom_status_changed):
             return
         full = projection.copy()
@@ -48,12 +48,12 @@ class RowWriter:
             full.input = None if begun is None else begun.input
         values = self._formats.row_of(full, held.start_id, first=first, status=status)
         try:
-            await self._write(held, values, first)
+            await self._write(held, values)
         except StoreError as error:
             log.warning("instance %r: its row is not up to date, it will be mended: %s", held.instance_id, error)
-            held.row_etag = None
+            held.row_is_late = True
 
-    async def _write(self, held: Held, values: dict[str, Value | None], first: bool) -> None:
+    async def _write(self, held: Held, values: dict[str, Value | None]) -> None:
         table = self._access.names.instances
         for _ in range(TRIES):
             if held.row_etag is None:
@@ -64,13 +64,13 @@ class RowWriter:
                 )
             try:
                 held.row_etag = await self._access.write(table, operation)
-                held.row_execution = held.execution_id
+                held.row_execution, held.row_is_late = held.execution_id, False
                 return
             except (Conflict, NotThere):
                 row = await self._access.instances_row(held.instance_id)
                 if row is not None and row.values.get("LastUpdatedTime") == values.get("LastUpdatedTime"):
                     # Ours, by a write whose answer was lost.
-                    held.row_etag, held.row_execution = row.etag, held.execution_id
+                    held.row_etag, held.row_execution, held.row_is_late = row.etag, held.execution_id, False
                     return
                 sentinel = await self._access.sentinel(held.instance_id)
                 if not self._may_write(held, row, sentinel):
@@ -87,20 +87,17 @@ class RowWriter:
             return held.started is not None and held.started.parent is not None
         return not names_newer_start(self._formats.row_view(row), sentinel)
 
-    async def mend(self, instance_id: str, row: Row, sentinel: Sentinel, projection: Projection, start_id: str) -> bool:
-        """Write the row of an instance whose status it does not tell; false where somebody else was faster."""
-        values = self._formats.row_of(
-            projection, start_id, first=True, status=projection.status in TERMINAL
-        )
-        values["CustomStatus"] = projection.custom_status or self._formats.custom_status(row) or "null"
-        operation = Operation(do=Do.MERGE, partition=row.partition, key="", values=values, etag=row.etag)
-        try:
-            await self._access.write(self._access.names.instances, operation)
-        except (Conflict, NotThere):
-            return False
-        log.warning(
-            "instance %r: its row said otherwise than its history, and is mended to %s",
-            instance_id,
-            projection.status.name,
-        )
-        return True
+    async def mend(self, held: Held, row: Row | None, projection: Projection) -> None:
+        """Write the row of an instance that this host holds and whose status it does not tell (rule 9)."""
+        values = self._formats.row_of(projection, held.start_id, first=True, status=True)
+        custom = projection.custom_status
+        if custom is None and row is not None:
+            custom = self._formats.custom_status(row)
+        values["CustomStatus"] = custom or "null"
+        await self._write(held, values)
+        if not held.row_is_late:
+            log.warning(
+                "instance %r: its row did not tell what its history says, and is mended to %s",
+                held.instance_id,
+                projection.status.name,
+            )

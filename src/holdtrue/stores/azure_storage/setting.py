@@ -58,21 +58,26 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             return "" if ok else self.range
         return ""
 
+    def show(self, value: object) -> str:
+        """A value in words: as host.json has it, or as Python does where host.json has not the setting."""
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if self.kind is Kind.SPAN and isinstance(value, int | float):
+            return span_text(value) if self.path is not None else f"{value:g} s"
+        return f"{value:.0f}" if isinstance(value, float) else str(value)
+
     @property
     def range(self) -> str:
         """Its range in words; empty where there is none."""
         if self.kind is Kind.CHOICE:
             return ", ".join(self.choices)
-        show = span_text if self.kind is Kind.SPAN else (lambda number: f"{number:g}")
-        low = "" if self.least is None else f"at least {show(self.least)}"
-        low = low if self.above is None else f"more than {show(self.above)}"
+        low = "" if self.least is None else f"at least {self.show(self.least)}"
+        low = low if self.above is None else f"more than {self.show(self.above)}"
         if self.most is None:
             return low
-        return (
-            f"{show(self.least)} to {show(self.most)}"
-            if self.least is not None
-            else f"{low}, at most {show(self.most)}"
-        )
+        if self.least is not None:
+            return f"{self.show(self.least)} to {self.show(self.most)}"
+        return f"{low}, at most {self.show(self.most)}"
 
 
 def span_text(seconds: float) -> str:

@@ -68,10 +68,15 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"messages are taken for {self.take_visibility} s and renewed after {self.renew_messages_after:g} s: "
                 "set renew_messages_after to less than take_visibility, or they come to another host meanwhile"
             )
-        if not self.app_lease_renew_interval < self.app_lease_interval:
+        if self.use_app_lease and not self.app_lease_renew_interval < self.app_lease_interval:
             raise InvalidInput(
                 f"the app lease of {self.app_lease_interval:g} s is renewed every {self.app_lease_renew_interval:g} s: "
                 "set app_lease_renew_interval to less than app_lease_interval"
+            )
+        if not self.use_table_partition_management:
+            raise InvalidInput(
+                "use_table_partition_management=False: Holdtrue shares out partitions by the table alone. Stop the "
+                "hub's .NET workers, leave the setting out, and start anew"
             )
         self.partition_terms()
 

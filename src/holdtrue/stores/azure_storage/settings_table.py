@@ -207,7 +207,8 @@ USED: tuple[Setting, ...] = (
         field="use_table_partition_management",
         kind=Kind.FLAG,
         default=True,
-        meaning="Whether hosts share out the partitions by a table, or (in older hubs) by leases on blobs.",
+        meaning="Whether hosts share out the partitions by a table, or (in older hubs) by leases on blobs. Holdtrue "
+        "does it by the table alone, and does not start beside .NET workers that hold leases on blobs.",
         change="Hosts of the two kinds do not see each other's partitions and would serve the same ones: stop all "
         "hosts, wait for a lease interval, start them anew.",
         breaks=True,

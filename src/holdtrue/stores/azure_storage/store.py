@@ -57,10 +57,11 @@ from .polling import Polling
 from .posting import Poster
 from .purging import Purger
 from .reading import Reader
+from .reconciling import Pace, Reconciler
 from .row_writing import RowWriter
 from .schedule_rows import Schedules
 from .sending import Sender
-from .service import Service
+from .service import Service, ServiceError
 from .starting import Starter
 from .taking import Keys, Taking
 from .waiting import WaitingInstances
@@ -85,6 +86,7 @@ class AzureStorageStore:
         partition_count: int = 4,
         longest_poll: float = 30.0,
         terms: Terms | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._environment = environment
         self._partition_count = partition_count
@@ -111,13 +113,17 @@ class AzureStorageStore:
         letters = self._letters = DeadLetters(access)
         waiting = self._waiting = WaitingInstances(access)
         committer = self._committer = Committer(access, formats, mail, poster, self._rows, waiting, self._is_mine)
-        adopter = Adopter(access, formats, mail, poster, committer, letters, waiting, self._orchestrators.__contains__)
+        adopter = Adopter(
+            access, formats, mail, poster, committer, self._rows, letters, waiting, self._orchestrators.__contains__
+        )
         self._taking = Taking(access, formats, mail, adopter, letters, keys)
         self._work = WorkItems(access, formats, mail, letters, keys)
         self._starter = Starter(access, formats, poster, reader)
         self._sender = Sender(access, formats, poster, reader)
         self._schedules = Schedules(access, reader, self._starter, self._sender)
         self._listing = Listing(access, formats, reader)
+        self._reconciler = Reconciler(access, formats, reader, poster, lambda: self._is_mine(0), pace or Pace())
+        self._reconciling: asyncio.Task[None] | None = None
         self._purger = Purger(access, formats, reader, self._listing)
 
     @property
@@ -131,7 +137,10 @@ class AzureStorageStore:
         if self._opened:
             return
         await self._service.open()
-        created = await create_hub(self._service, self._names, self._partition_count, self._environment)
+        try:
+            created = await create_hub(self._service, self._names, self._partition_count, self._environment)
+        except ServiceError as error:
+            raise self._access.failure(f"hub {self._names.hub!r} could not be opened", error) from error
         self._access.partitions = created.partition_count
         self._opened = True
 
@@ -175,15 +184,23 @@ class AzureStorageStore:
                 on_losing=self._losing,
                 on_lost=self._lost_partition,
             )
-            await self._ownership.open()
+            try:
+                await self._ownership.open()
+            except ServiceError as error:
+                polling, self._ownership, self._polling = self._polling, None, None
+                await polling.close()
+                raise self._access.failure(f"the partitions of hub {self._names.hub!r}", error) from error
+            self._reconciling = asyncio.get_running_loop().create_task(self._reconciler.run())
         for instance_id in await self._waiting.of(frozenset(orchestrators)):
             await self._poster.wake(instance_id, f"{self._name} {self._environment.new_id()}")
         self._polling.wake_all() if self._polling else None
         return self._number
 
     async def leave(self) -> None:
-        ownership, polling = self._ownership, self._polling
-        self._ownership = self._polling = None
+        ownership, polling, reconciling = self._ownership, self._polling, self._reconciling
+        self._ownership = self._polling = self._reconciling = None
+        if reconciling is not None:
+            reconciling.cancel()
         if polling is not None:
             await polling.close()
         if ownership is None:
@@ -288,7 +305,10 @@ class AzureStorageStore:
     async def load(self, lease: Lease) -> list[AnyEvent] | None:
         self._check()
         held = self._taking.held(lease)
-        if held is None or not self._is_mine(held.partition):
+        if held is None:
+            return None
+        if not self._is_mine(held.partition):
+            self._taking.release(held, back=False)
             return None
         history, held.history = held.history, None
         if history is not None:
@@ -311,11 +331,15 @@ class AzureStorageStore:
         except BaseException:
             self._taking.release(held, back=False)
             raise
-        for ref in committing.commit.finished:
-            await self._work.done(ref)
+        commit = committing.commit
         if result is not CommitResult.COMMITTED:
             self._taking.release(held, back=False)
-        elif committing.commit.ended or not committing.keep:
+            return CommitOutcome(result=result)
+        for ref in commit.finished:
+            await self._work.done(ref)
+        if commit.cancelled and not commit.replace:
+            await self._work.cancel(commit.instance_id, commit.projection.execution_id, commit.cancelled)
+        if commit.ended or not committing.keep:
             self._taking.release(held)
             self._came()
         return CommitOutcome(result=result)

@@ -16,7 +16,7 @@ from .access import Access
 from .dead_letters import DeadLetters
 from .formats import Formats, Unreadable
 from .mail import Mail
-from .service import QueueMessage
+from .service import QueueMessage, ServiceError
 from .taking import Keys
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -104,7 +104,12 @@ class WorkItems:
             return []
         locked = self._take(limit, asked)
         while len(locked) < limit:
-            if not await self.pull(limit - len(locked)):
+            try:
+                found = await self.pull(limit - len(locked))
+            except ServiceError as error:
+                log.warning("the work-item queue could not be read, it is tried again: %s", error)
+                break
+            if not found:
                 break
             locked += self._take(limit - len(locked), asked)
         self.wanted = max(0, limit - len(locked))
@@ -138,6 +143,19 @@ class WorkItems:
         if self.get(ref) is not None:
             del self._items[ref.key]
             await self._mail.delete(ref.key)
+
+    async def cancel(self, instance_id: str, execution_id: str, ordinals: Sequence[int]) -> None:
+        """Nobody wants these any more: those in hand go (one that runs is told by its engine)."""
+        unwanted = [
+            item
+            for item in self._items.values()
+            if item.task.scheduled in ordinals
+            and item.task.instance_id == instance_id
+            and item.task.execution_id == execution_id
+        ]
+        for item in unwanted:
+            del self._items[item.number]
+        await asyncio.gather(*(self._mail.delete(item.number) for item in unwanted))
 
     async def put_back(self, refs: Sequence[WorkRef]) -> None:
         """Give work items back, to be run by any host."""

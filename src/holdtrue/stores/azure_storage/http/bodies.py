@@ -164,8 +164,10 @@ def _literal(value: Value) -> str:
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, Instant):
         return f"datetime'{table_text(value.ticks)}'"
-    forms = {"Edm.Int64": "{}L", "Edm.Guid": "guid'{}'", "Edm.Binary": "binary'{}'"}
-    return forms.get(value.edm, "{}").format(value.text)
+    forms = {"Edm.Int64": "{}L", "Edm.Guid": "guid'{}'", "Edm.Double": "{}"}
+    if value.edm not in forms:
+        raise ValueError(f"a filter cannot compare a column of type {value.edm}")
+    return forms[value.edm].format(value.text)
 
 
 METHODS = {Do.INSERT: "POST", Do.REPLACE: "PUT", Do.MERGE: "PATCH", Do.DELETE: "DELETE"}

@@ -7,7 +7,7 @@ import re
 from urllib.parse import quote
 
 from holdtrue.stores.azure_storage.moments import from_header_text
-from holdtrue.stores.azure_storage.service import NotThere, QueueMessage, Unsure
+from holdtrue.stores.azure_storage.service import Conflict, NotThere, QueueMessage, Unsure
 
 from .requests import Answer, Requests
 
@@ -28,7 +28,12 @@ class HttpQueues:
         self._requests = requests
 
     async def create_queue(self, queue: str) -> bool:
-        answer = await self._requests.send("queue", "PUT", f"/{queue}", "", _XML, expect=(201, 204), again=True)
+        try:
+            answer = await self._requests.send("queue", "PUT", f"/{queue}", "", _XML, expect=(201, 204), again=True)
+        except Conflict as conflict:
+            if conflict.code == "QueueAlreadyExists":  # with metadata, which somebody gave it
+                return False
+            raise
         return answer.status == 201
 
     async def delete_queue(self, queue: str) -> bool:

@@ -1,0 +1,222 @@
+"""Hosts and clients on one hub in a storage account that is no transaction over queues, history and rows."""
+
+import asyncio
+import contextlib
+import gzip
+import logging
+import random
+from collections import Counter
+from typing import Any
+
+from azure_watch import Watch
+from broken import Broken
+from cluster import MOST_AT_ONCE, Cluster, Errors, Insisting, name_of
+from timekeeping import Timekeeping
+from workload import World, app_for
+
+import holdtrue
+from holdtrue.core import events as ev
+from holdtrue.engine.settings import HostSettings
+from holdtrue.stores.azure_storage.formats import Formats
+from holdtrue.stores.azure_storage.names import HubNames
+from holdtrue.stores.azure_storage.partitions import Terms
+from holdtrue.stores.azure_storage.service import Row
+from holdtrue.stores.azure_storage.store import AzureStorageStore
+from holdtrue.stores.errors import StoreError
+from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.storage_faults import Call, CallFault, CallFaults, FaultyService
+from holdtrue.testing.storage_model import StorageModel
+from holdtrue.testing.virtual_time import Part, as_part
+
+HUB = "Simulated"
+PARTITIONS = 2
+TERMS = Terms(lease=20.0, acquire=5.0, drain=5.0)
+
+
+class LookingFormats(Formats):
+    """The format as a watcher reads it, at one moment."""
+
+    def __init__(self, model: StorageModel, names: HubNames) -> None:
+        self._model = model
+        self._names = names
+
+    def blob_now(self, name: str) -> bytes:
+        """A blob's content."""
+        return gzip.decompress(self._model.blobs.look(self._names.large_messages, name))
+
+    def event_now(self, row: Row) -> ev.AnyEvent:
+        """An event from its row."""
+        work = self.event("", row)
+        try:
+            work.send(None)
+        except StopIteration as stop:
+            return stop.value.event  # type: ignore[no-any-return]
+        raise AssertionError("the row of an event names a blob")
+
+    def waiting_now(self, row: Row) -> ev.ExecutionStarted:
+        """The start that a row holds."""
+        work = self.waiting_start(row, "")
+        try:
+            work.send(None)
+        except StopIteration as stop:
+            return stop.value.started  # type: ignore[no-any-return]
+        raise AssertionError("the row of a start names a blob")
+
+
+class AzureCluster(Cluster):
+    """As `Cluster`, with faults at the calls of the account; what is true is read from the account itself."""
+
+    def __init__(self, seed: int, faults: CallFaults, *, hosts: int = 2) -> None:
+        self.seed = seed
+        self.call_faults = faults
+        self.names = [f"h{number}" for number in range(1, hosts + 1)]
+        self.world = World()
+        self.hub_names = HubNames(HUB)
+        self.hosts: dict[str, holdtrue.Host] = {}
+        self.parts: dict[str, Part] = {}
+        self.environments: dict[str, SimulatedEnvironment] = {}
+        self.trace: list[tuple[float, str, str, str]] = []
+        self.calls: list[Call] = []
+        self.counts: Counter[str] = Counter()
+        self.errors = Errors()
+        self.faults_over = False
+        self.failed: list[BaseException] = []
+        self.code = 1
+        self.times = Timekeeping(lambda: self.loop.time(), TERMS.lease, TERMS.acquire)
+        self._kept: list[Any] = []
+        self._lives: Counter[str] = Counter()
+        self._host_names: set[str] = set()
+        self._not_wanted: set[str] = set()
+        self._at_once = 0
+
+    def at(self, call: Call) -> CallFault | None:  # type: ignore[override]
+        """What happens to a call: nothing, when faults are over."""
+        return None if self.faults_over else self.call_faults.at(call)
+
+    def part(self, name: str) -> tuple[Part, Any, SimulatedEnvironment]:  # type: ignore[override]
+        """A new process of that name: its part, its store, its environment."""
+        self._lives[name] += 1
+        part = Part(name if self._lives[name] == 1 else f"{name}.{self._lives[name]}")
+        chance = random.Random(f"{self.seed}:{part.name}")
+        environment = SimulatedEnvironment(chance.getrandbits(64))
+        before = self.environments.get(name)
+        environment.skew = 0 if before is None else before.skew
+        service = FaultyService(
+            self.model,
+            part,
+            self,
+            called=self._call_made,
+            crash=lambda seconds: self.crash(part, seconds),
+            pause=lambda seconds: self.pause(part, seconds),
+        )
+        store = AzureStorageStore(
+            service, HUB, environment=environment, partition_count=PARTITIONS, longest_poll=2.0, terms=TERMS
+        )
+        self.parts[name] = part
+        self.environments[name] = environment
+        self._kept += [service, store]
+        return part, store, environment
+
+    def _call_applied(self, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
+        try:
+            self.ledger.applied(verb, given, outcome)
+        except BaseException as error:
+            self.failed.append(error)
+            raise
+
+    def _call_made(self, call: Call, fault: CallFault | None) -> None:
+        self.calls.append(call)
+        now = self.loop.time()
+        self._at_once = self._at_once + 1 if self.trace and self.trace[-1][0] == now else 0
+        if self._at_once > MOST_AT_ONCE:
+            self.failed.append(Broken(f"{call.part} spins: {MOST_AT_ONCE} calls at one moment, now {call.kind}"))
+            self.parts[call.part.partition(".")[0]].die()
+        self.trace.append((self.loop.time(), call.part, call.kind, "" if fault is None else fault.mishap.value))
+        if fault is not None:
+            self.counts[fault.mishap.value] += 1
+
+    def boot(self, name: str) -> None:
+        """Start a host's process."""
+        self._host_names.add(name)
+        self._not_wanted.discard(name)
+        part, store, environment = self.part(name)
+        settings = HostSettings(
+            name=part.name,
+            drain_seconds=2.0,
+            idle_seconds=10.0,
+            activity_slots=2,
+            activity_threads=1,
+            activity_backlog=1,
+            retention=False,
+        )
+        host = holdtrue.Host(app_for(self.world, self.code), store, settings=settings, environment=environment)
+        self.hosts[name] = host
+
+        async def live() -> None:
+            while True:
+                try:
+                    await host.start()
+                    return
+                except StoreError:
+                    self.crash(part, 1.0)
+                    await asyncio.sleep(0)
+
+        with as_part(part):
+            self._kept.append(asyncio.ensure_future(live()))
+
+    def crash(self, part: Part, seconds: float) -> None:
+        """The process ends at once; a new one of its name comes after `seconds`."""
+        if part.dead:
+            return
+        name = name_of(part)
+        self.trace.append((self.loop.time(), part.name, "", "dies"))
+        part.die()
+        self._kept.append(self.hosts.get(name))
+        if name in self._host_names:
+            self.hosts.pop(name, None)
+            with as_part(None):
+                self.loop.call_later(seconds, self._boot_again, name)
+
+    async def run(self, scenario: Any) -> None:
+        """The scenario to its end, then quiet; raises Broken where anything is not as it must be."""
+        self.loop.set_exception_handler(self._loop_error)
+        root = logging.getLogger("holdtrue")
+        handlers, propagate = root.handlers[:], root.propagate
+        root.handlers, root.propagate = [self.errors], False
+        self.model = StorageModel(SimulatedEnvironment(self.seed))
+        self.model.account.watch = self._call_applied
+        self.ledger = Watch(self.model, self.hub_names, LookingFormats(self.model, self.hub_names))  # type: ignore[assignment]
+        try:
+            for name in self.names:
+                self.boot(name)
+            await self._client_work(scenario)
+            await self._settle()
+            self._end_of_faults()
+            await self._settle()
+            self._raise_failed()
+            if self.errors.messages:
+                raise Broken(f"the engine reports a defect of its own: {self.errors.messages[0]}")
+            scenario.check(self)
+        finally:
+            root.handlers, root.propagate = handlers, propagate
+            for name in list(self.hosts):
+                self.parts[name].die()
+
+    def _at_rest(self) -> bool:
+        if any("SUSPENDED" not in text for text in self.ledger.open().values()):  # type: ignore[attr-defined]
+            return False
+        return not any(self._queues().values()) and not self._in_hand()
+
+    def _queues(self) -> dict[str, int]:
+        return {queue: len(messages) for queue, messages in self.model.queues.look().items()}
+
+    def _unfinished(self) -> str:
+        return f"{self.ledger.open()}; {self._queues()}; {self._in_hand()}"  # type: ignore[attr-defined]
+
+    async def _one_client(self, part: Part, client: Any, store: Any, work: Any) -> None:
+        while True:
+            with contextlib.suppress(StoreError):
+                await store.open()
+                break
+            await asyncio.sleep(1.0)
+        await work(Insisting(self, part, client))

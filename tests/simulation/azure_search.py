@@ -1,0 +1,79 @@
+"""Runs of the simulated hub on Azure Storage: one by a seed, one by a list of faults; the shortest list that fails."""
+
+import asyncio
+import gc
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from azure_cluster import AzureCluster
+from scenarios import Disturbed
+from search import Failed, shrink, story
+
+from holdtrue.testing.storage_faults import OF_WRITES, READS, Call, CallFault, CallFaultList, CallFaults, Mishap
+from holdtrue.testing.virtual_time import run
+
+HOSTS_ONLY = frozenset({Mishap.CRASH_BEFORE, Mishap.CRASH_AFTER, Mishap.PAUSE_BEFORE, Mishap.PAUSE_AFTER})
+"""What happens to hosts only: nobody would go on with what a client's user wanted."""
+
+
+class ByChance:
+    """Draws faults until `last` seconds of virtual time have passed; `drawn` are those that there were."""
+
+    def __init__(self, seed: int, *, last: float = 120.0) -> None:
+        chance = random.Random(f"azure faults:{seed}")
+        self._seed = seed
+        self._last = last
+        self._rate = chance.choice([0.0, 0.003, 0.01, 0.05])
+        self._mishaps = chance.sample(list(Mishap), chance.randint(1, len(Mishap)))
+        self._streams: dict[str, random.Random] = {}
+        self.drawn: list[CallFault] = []
+
+    def at(self, call: Call) -> CallFault | None:
+        """What happens to a call."""
+        stream = self._streams.get(call.part)
+        if stream is None:
+            stream = self._streams[call.part] = random.Random(f"azure:{self._seed}:{call.part}")
+        hit, which, long = stream.random(), stream.choice(self._mishaps), stream.random()
+        if hit >= self._rate or asyncio.get_running_loop().time() > self._last:
+            return None
+        if (which in OF_WRITES and call.verb in READS) or (which in HOSTS_ONLY and not call.part.startswith("h")):
+            which = Mishap.REFUSED if which in OF_WRITES else Mishap.SLOW
+        fault = CallFault(part=call.part, point=call.point, mishap=which, seconds=_seconds(which, long))
+        self.drawn.append(fault)
+        return fault
+
+
+def _seconds(which: Mishap, long: float) -> float:
+    if which in HOSTS_ONLY:
+        return 0.1 if long < 0.3 else 3.0 if long < 0.6 else 60.0
+    return 0.01 if long < 0.4 else 1.0 if long < 0.8 else 40.0
+
+
+def play(seed: int, scenario: Any, faults: CallFaults, hosts: int = 2) -> tuple[AzureCluster, Exception | None]:
+    """One run; what it broke, if anything."""
+    cluster = AzureCluster(seed, faults, hosts=hosts)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            run(cluster.run(scenario))
+            cluster.forget()
+            gc.collect(0)
+        return cluster, None
+    except Exception as error:
+        return cluster, error
+
+
+def by_seed(seed: int) -> None:
+    """The run of a seed; raises Failed with the shortest list of faults that still breaks it."""
+    faults = ByChance(seed)
+    _, error = play(seed, Disturbed(seed), faults)
+    if error is None:
+        return
+    drawn: Sequence[CallFault] = shrink(  # type: ignore[assignment]
+        faults.drawn,  # type: ignore[arg-type]
+        lambda some: play(seed, Disturbed(seed), CallFaultList(some))[1] is not None,  # type: ignore[arg-type]
+    )
+    again, smaller = play(seed, Disturbed(seed), CallFaultList(drawn))
+    raise Failed(f"seed {seed} on Azure Storage: {smaller or error}\nfaults: {drawn}\n{story(again)}") from error

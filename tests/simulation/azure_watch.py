@@ -1,0 +1,199 @@
+"""What a hub on Azure Storage must be, judged from what stands in the account after every write that took effect.
+
+The truth of an instance is the fold of its event rows, or the start that its row holds; no projection that the store
+keeps is trusted.  It is kept apart from the store: reads the model's tables, and nothing of a host.
+"""
+
+from typing import Any
+
+from broken import Broken
+from ledger import face
+
+from holdtrue.core import events as ev
+from holdtrue.core.episode import ExecutionState
+from holdtrue.core.errors import InvariantBroken
+from holdtrue.core.messages import RESERVED_PREFIX
+from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project
+from holdtrue.stores.azure_storage.names import HubNames, unescape_key
+from holdtrue.stores.azure_storage.planning import decode_log
+from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
+from holdtrue.stores.azure_storage.service import Row
+from holdtrue.stores.azure_storage.verdicts import names_newer_start
+from holdtrue.testing.storage_model import StorageModel
+
+Face = tuple[Any, ...] | None
+
+
+class Entry:
+    """One id: what it shows, and the history that counts."""
+
+    def __init__(self) -> None:
+        self.projection: Projection | None = None
+        self.history: list[ev.AnyEvent] = []
+        self.execution = ""
+        self.episode = ""
+        self.faces: list[tuple[int, Face]] = []
+
+
+class Watch:
+    """Looks at the account after each write; `moment` counts them."""
+
+    def __init__(self, model: StorageModel, names: HubNames, formats: Any) -> None:
+        self._model = model
+        self._names = names
+        self._formats = formats
+        self.moment = 0
+        self.entries: dict[str, Entry] = {}
+        self.written: list[str] = []
+
+    # -- what happens ----------------------------------------------------------------------------------
+
+    def applied(self, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
+        """A request took effect."""
+        if verb not in ("write", "transact") or given[0] not in (self._names.history, self._names.instances):
+            return
+        self.moment += 1
+        operations = given[1] if verb == "transact" else [given[1]]
+        self._look(unescape_key(operations[0].partition))
+
+    def _look(self, name: str) -> None:
+        entry = self.entries.setdefault(name, Entry())
+        row, sentinel, history = self._stands(name)
+        if sentinel is not None and sentinel.state.purging:
+            sentinel, history = None, []
+        before = entry.projection
+        projection: Projection | None = None
+        if history:
+            projection = self._folded(name, entry, sentinel, history)
+        if sentinel is not None:
+            self._one_writer(name, entry, sentinel)
+            self._nothing_is_rewritten(name, entry, sentinel, history)
+            entry.episode, entry.execution, entry.history = sentinel.state.episode, sentinel.execution_id, history
+        else:
+            entry.episode, entry.execution, entry.history = "", "", []
+        view = None if row is None else self._formats.row_view(row)
+        waits = view is not None and view.status in (Status.PENDING, Status.TERMINATED)
+        if waits and (projection is None or (sentinel is not None and names_newer_start(view, sentinel))):
+            assert row is not None
+            projection = initial(self._formats.waiting_now(row))
+            projection.status = view.status
+        self._an_end_stays(name, before, projection, sentinel)
+        entry.projection = projection
+        shown = None if projection is None else face(projection)
+        if not entry.faces or entry.faces[-1][1] != shown:
+            entry.faces.append((self.moment, shown))
+
+    def _stands(self, name: str) -> tuple[Row | None, Sentinel | None, list[ev.AnyEvent]]:
+        key = self._formats.partition_key(name)
+        rows = self._model.tables.look(self._names.instances, key)
+        row = next(iter(rows), None)
+        sentinel: Sentinel | None = None
+        events: dict[int, Row] = {}
+        for one in self._model.tables.look(self._names.history, key):
+            if one.key == "sentinel":
+                sentinel = read_sentinel(one)
+            elif one.key < "sentinel":
+                events[int(one.key, 16)] = one
+        if sentinel is None or not sentinel.has_history:
+            return row, sentinel, []
+        if sentinel.state.log is not None:
+            return row, sentinel, [one.event for one in decode_log(self._formats.blob_now(sentinel.state.log))]
+        history = []
+        for ordinal in range(sentinel.state.rows):
+            found = events.get(ordinal)
+            if found is None or found.values.get("ExecutionId") != sentinel.execution_id:
+                raise Broken(f"{name!r}: {sentinel.state.rows} rows are committed, and {ordinal} is not among them")
+            history.append(self._formats.event_now(found))
+        return row, sentinel, history
+
+    # -- invariants ------------------------------------------------------------------------------------
+
+    def _folded(self, name: str, entry: Entry, sentinel: Sentinel | None, history: list[ev.AnyEvent]) -> Projection:
+        """The status is the fold of the history; no task is answered twice, no event stands twice in an execution."""
+        started = next(event for event in history if isinstance(event, ev.ExecutionStarted))
+        try:
+            projection = project(initial(started), history)
+            if not any(isinstance(event, ev.GenericEvent) for event in history):
+                # Rows that a rewind took out would leave answers without their questions.
+                ExecutionState(projection=initial(started), dialect="dotnet").extend(history, project_too=False)
+        except InvariantBroken as error:
+            raise Broken(f"{name!r}: its history cannot be: {error}") from error
+        payloads = [
+            event.input
+            for event in history
+            if isinstance(event, ev.EventRaised) and not event.name.startswith(RESERVED_PREFIX)
+        ]
+        if len(payloads) != len(set(payloads)):
+            raise Broken(f"{name!r}: an event stands twice in its history: {sorted(map(str, payloads))}")
+        assert sentinel is not None
+        told = sentinel.state.projection
+        if told is None:
+            raise Broken(f"{name!r}: its sentinel has no projection")
+        projection.custom_status = told.custom_status
+        # A continued execution keeps the time of the first.
+        projection.created_at = told.created_at
+        if told.status is not Status.PENDING and told.status is not projection.status:
+            raise Broken(f"{name!r}: the sentinel says {told.status.name}, its history {projection.status.name}")
+        if told.status is Status.PENDING:
+            if projection.status is not Status.FAILED:
+                raise Broken(f"{name!r}: it is to be rewound, and has not failed but is {projection.status.name}")
+            projection = told.copy()
+            projection.input = started.input
+        return projection
+
+    def _one_writer(self, name: str, entry: Entry, sentinel: Sentinel) -> None:
+        """Every write of a sentinel stands on the one before it: a stale writer changes nothing."""
+        state = sentinel.state
+        if state.episode != entry.episode and state.previous != entry.episode and entry.episode:
+            raise Broken(
+                f"{name!r}: episode {state.episode} stands on {state.previous}, and {entry.episode} was the last"
+            )
+
+    def _nothing_is_rewritten(self, name: str, entry: Entry, sentinel: Sentinel, history: list[ev.AnyEvent]) -> None:
+        """Within an execution a history only grows, but for what a rewind takes out in place."""
+        if entry.execution != sentinel.execution_id:
+            return
+        if len(history) < len(entry.history):
+            raise Broken(f"{name!r}: its history had {len(entry.history)} events, and has {len(history)}")
+        for ordinal, old in enumerate(entry.history):
+            if history[ordinal] != old and not isinstance(history[ordinal], ev.GenericEvent):
+                raise Broken(f"{name!r}: event {ordinal} was {old}, and is {history[ordinal]}")
+
+    def _an_end_stays(
+        self, name: str, before: Projection | None, now: Projection | None, sentinel: Sentinel | None
+    ) -> None:
+        """An ended execution changes only by a rewind that was asked for, or by another start, or a purge."""
+        if before is None or before.status not in TERMINAL or now is None:
+            return
+        if now.execution_id == before.execution_id and now.status is not before.status:
+            rewound = any(isinstance(event, ev.GenericEvent) for event in self.entries[name].history)
+            if before.status is not Status.FAILED or not (now.status is Status.PENDING or rewound):
+                raise Broken(f"{name!r} was {before.status.name}, and is {now.status.name}")
+
+    # -- readers ---------------------------------------------------------------------------------------
+
+    def saw(self, name: str, projection: Projection | None, since: int) -> None:
+        """A client's read, begun at the moment `since` and ended now, shows what was true at some moment between."""
+        seen = None if projection is None else face(projection)
+        entry = self.entries.get(name)
+        faces = [] if entry is None else entry.faces
+        shown: list[Face] = [None] if not faces or faces[0][0] > since else []
+        for index, (moment, one) in enumerate(faces):
+            following = faces[index + 1][0] if index + 1 < len(faces) else self.moment + 1
+            if following > since and moment <= self.moment:
+                shown.append(one)
+        if seen not in shown:
+            raise Broken(f"a client read {name!r} as {seen} between {since} and {self.moment}; it was {shown}")
+
+    def status_of(self, name: str) -> Status | None:
+        """By the account."""
+        entry = self.entries.get(name)
+        return None if entry is None or entry.projection is None else entry.projection.status
+
+    def open(self) -> dict[str, str]:
+        """What has not ended."""
+        return {
+            name: f"{entry.projection.status.name} after {len(entry.history)} events"
+            for name, entry in self.entries.items()
+            if entry.projection is not None and entry.projection.status not in TERMINAL
+        }
