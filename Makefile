@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+AZURITE := build/azurite/node_modules/azurite/package.json
 WORKERS ?= 2
 SECONDS ?= 600
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -20,7 +21,7 @@ help: ## List the targets
 run: $(READY) ## The main job: a job started every second, two workers, SIGKILL at random; then the proof
 	@$(BIN)/python -m examples.every_minute.storm $(ARGS)
 
-test: lint types ## Lint, strict types, and the whole test suite
+test: lint types $(AZURITE) ## Lint, strict types, and the whole test suite
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(READY) ## Ruff over everything
@@ -41,6 +42,9 @@ mutants: $(READY) ## Defects put into copies of the sources: the simulation must
 
 docs: $(READY) ## Draw the generated parts of the docs anew from the code
 	@$(BIN)/python -m tools.draw_docs
+
+$(AZURITE): tools/install_azurite.py | $(READY)
+	@$(BIN)/python tools/install_azurite.py && touch $@
 
 lock: ## Pin requirements/test.txt anew from requirements/test.in
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock

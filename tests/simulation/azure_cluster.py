@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import gzip
 import logging
 import random
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 from azure_watch import Watch
@@ -39,10 +39,15 @@ class LookingFormats(Formats):
     def __init__(self, model: StorageModel, names: HubNames) -> None:
         self._model = model
         self._names = names
+        self._access = SimpleNamespace(names=names)  # type: ignore[assignment]
+
+    async def get_blob(self, name: str) -> bytes:
+        """A blob's bytes, without any wait."""
+        return self.blob_now(name)
 
     def blob_now(self, name: str) -> bytes:
-        """A blob's content."""
-        return gzip.decompress(self._model.blobs.look(self._names.large_messages, name))
+        """A blob's bytes."""
+        return self._model.blobs.look(self._names.large_messages, name)
 
     def event_now(self, row: Row) -> ev.AnyEvent:
         """An event from its row."""
@@ -77,12 +82,17 @@ class AzureCluster(Cluster):
         self.environments: dict[str, SimulatedEnvironment] = {}
         self.trace: list[tuple[float, str, str, str]] = []
         self.calls: list[Call] = []
+        self.fruitful: set[int] = set()
+        """Which calls got messages."""
+        self.last_write = 0
+        """How many calls had been made at the last write of an instance."""
         self.counts: Counter[str] = Counter()
         self.errors = Errors()
         self.faults_over = False
         self.failed: list[BaseException] = []
         self.code = 1
         self.times = Timekeeping(lambda: self.loop.time(), TERMS.lease, TERMS.acquire)
+        self._numbers: dict[tuple[str, int], int] = {}
         self._kept: list[Any] = []
         self._lives: Counter[str] = Counter()
         self._host_names: set[str] = set()
@@ -105,6 +115,7 @@ class AzureCluster(Cluster):
             self.model,
             part,
             self,
+            applied=self._call_answered,
             called=self._call_made,
             crash=lambda seconds: self.crash(part, seconds),
             pause=lambda seconds: self.pause(part, seconds),
@@ -119,12 +130,18 @@ class AzureCluster(Cluster):
 
     def _call_applied(self, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
         try:
-            self.ledger.applied(verb, given, outcome)
+            if self.ledger.applied(verb, given, outcome):
+                self.last_write = len(self.calls)
         except BaseException as error:
             self.failed.append(error)
             raise
 
+    def _call_answered(self, call: Call, given: tuple[Any, ...], outcome: Any) -> None:
+        if call.verb == "queues.take" and isinstance(outcome, list) and outcome:
+            self.fruitful.add(self._numbers[call.part, call.point])
+
     def _call_made(self, call: Call, fault: CallFault | None) -> None:
+        self._numbers[call.part, call.point] = len(self.calls)
         self.calls.append(call)
         now = self.loop.time()
         self._at_once = self._at_once + 1 if self.trace and self.trace[-1][0] == now else 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from azure_cluster import AzureCluster
-from scenarios import Disturbed
+from scenarios import Disturbed, Programs, fixed
 from search import Failed, shrink, story
 
 from holdtrue.testing.storage_faults import OF_WRITES, READS, Call, CallFault, CallFaultList, CallFaults, Mishap
@@ -63,6 +63,43 @@ def play(seed: int, scenario: Any, faults: CallFaults, hosts: int = 2) -> tuple[
         return cluster, None
     except Exception as error:
         return cluster, error
+
+
+def scenarios() -> dict[str, Any]:
+    """The scenarios in which every single fault is tried; `large` needs more than one transaction an episode."""
+    some = {name: one for name, one in fixed().items() if name != "lives"}
+    large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
+    return {**some, "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0)}
+
+
+AMBIGUOUS = (Mishap.LOST, Mishap.RESENT, Mishap.LATE)
+"""After these the caller does not know whether a write was done; a late one comes when it has gone on."""
+SECONDS = {Mishap.LATE: 3.0, Mishap.DOUBLED: 3.0, Mishap.SLOW: 3.0, Mishap.SLOW_ANSWER: 3.0}
+
+
+def points(name: str, mishaps: Sequence[Mishap] = tuple(Mishap)) -> list[CallFault]:
+    """Every single fault of a fixed scenario: each call of a run without faults, but for the polls that found nothing
+    and what comes after the last write of an instance, with each mishap that would show."""
+    cluster, error = play(1, scenarios()[name], CallFaultList())
+    if error is not None:
+        raise error
+    found = []
+    for number, call in enumerate(cluster.calls[: cluster.last_write]):
+        if call.verb == "queues.take" and number not in cluster.fruitful:
+            continue
+        for mishap in mishaps:
+            if (mishap in OF_WRITES and call.verb in READS) or (mishap in HOSTS_ONLY and not call.part.startswith("h")):
+                continue
+            seconds = 60.0 if mishap in (Mishap.PAUSE_BEFORE, Mishap.PAUSE_AFTER) else SECONDS.get(mishap, 1.0)
+            found.append(CallFault(part=call.part, point=call.point, mishap=mishap, seconds=seconds))
+    return found
+
+
+def with_one(name: str, fault: CallFault) -> None:
+    """A fixed scenario with one fault; raises Failed where anything is not as it must be."""
+    cluster, error = play(1, scenarios()[name], CallFaultList([fault]))
+    if error is not None:
+        raise Failed(f"scenario {name!r} on Azure Storage with {fault}: {error}\n{story(cluster)}") from error
 
 
 def by_seed(seed: int) -> None:

@@ -15,7 +15,6 @@ from holdtrue.core.errors import InvariantBroken
 from holdtrue.core.messages import RESERVED_PREFIX
 from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project
 from holdtrue.stores.azure_storage.names import HubNames, unescape_key
-from holdtrue.stores.azure_storage.planning import decode_log
 from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
 from holdtrue.stores.azure_storage.service import Row
 from holdtrue.stores.azure_storage.verdicts import names_newer_start
@@ -48,13 +47,14 @@ class Watch:
 
     # -- what happens ----------------------------------------------------------------------------------
 
-    def applied(self, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
-        """A request took effect."""
+    def applied(self, verb: str, given: tuple[Any, ...], outcome: Any) -> bool:
+        """A request took effect; whether it wrote something of an instance."""
         if verb not in ("write", "transact") or given[0] not in (self._names.history, self._names.instances):
-            return
+            return False
         self.moment += 1
         operations = given[1] if verb == "transact" else [given[1]]
         self._look(unescape_key(operations[0].partition))
+        return True
 
     def _look(self, name: str) -> None:
         entry = self.entries.setdefault(name, Entry())
@@ -97,7 +97,8 @@ class Watch:
         if sentinel is None or not sentinel.has_history:
             return row, sentinel, []
         if sentinel.state.log is not None:
-            return row, sentinel, [one.event for one in decode_log(self._formats.blob_now(sentinel.state.log))]
+            log = self._formats.log_in(self._formats.blob_now(sentinel.state.log), sentinel.state.log)
+            return row, sentinel, [one.event for one in log]
         history = []
         for ordinal in range(sentinel.state.rows):
             found = events.get(ordinal)

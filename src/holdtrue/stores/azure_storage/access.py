@@ -9,8 +9,7 @@ import msgspec
 from holdtrue.environment import Environment
 from holdtrue.stores.errors import StoreCorrupt, StoreMissing, StoreUnavailable
 
-from .names import HubNames, escape_key, partition_of
-from .planning import row_key
+from .names import SENTINEL, HubNames, escape_key, partition_of, row_key
 from .sentinel import COLUMN, Sentinel, read_sentinel
 from .service import All, Conflict, Filter, NotThere, Operation, Refused, Row, Service, ServiceError, Test, Unsure
 
@@ -18,7 +17,6 @@ log = logging.getLogger("holdtrue.azure_storage")
 
 T = TypeVar("T")
 
-SENTINEL = "sentinel"
 TRIES = 5
 """How often a request is made whose answers say nothing."""
 FIRST_PAUSE = 0.2

@@ -28,16 +28,17 @@ from holdtrue.stores.decisions import ends, refused_answer, replaced_answer
 from holdtrue.stores.errors import StoreUnavailable
 from holdtrue.stores.protocol import CommitResult, InstanceRecord, Lease, LockedInstance
 
-from .access import Access, Partition, extra_of
+from .access import Access, Partition
 from .arrivals import Arrived, Decided, Run, decide
 from .committing import Committer
 from .dead_letters import DeadLetters
 from .formats import Formats, HistoryRow
 from .holding import Held
 from .keeping import MOST_KEPT, PREFIX, kept_row, read_kept
+from .large import Blob
 from .mail import Mail
 from .owing import Outgoing, RowExtra, asked_by_row, beside_rows, derived_id
-from .planning import Part, decode_extra, log_parts, owed_key
+from .planning import Part, log_parts, owed_key
 from .posting import Poster
 from .row_writing import RowWriter
 from .sentinel import Sentinel, State, next_episode, record_of
@@ -212,10 +213,9 @@ class Adopter:
                 held.instance_id, event, state.projection.execution_id, ordinal, more, blobs
             )
 
-        blobs: list[tuple[str, bytes]] = []
+        blobs: list[Blob] = []
         parts = log_parts(held.partition_key, rows, state, encode, self._committer.chance)
-        for name, data in blobs:
-            await self._formats.put_blob(name, data)
+        await asyncio.gather(*(self._formats.put_blob(blob) for blob in blobs))
         for part in parts:
             await self._must(held, part, "its redo log is rolled forward")
         await self._formats.delete_blob(state.log)
@@ -226,8 +226,25 @@ class Adopter:
 
     async def _pay(self, held: Held, read: Read) -> None:
         """Send what is owed; doubles are known.  The next commit clears it from the sentinel."""
-        outgoing = owed_by(held, read)
-        await self._poster.send(held.instance_id, held.execution_id, outgoing)
+        await self._poster.send(held, await self._owed(held, read))
+
+    async def _owed(self, held: Held, read: Read) -> list[Outgoing]:
+        """All that the sentinel names as owed, from the rows and the extra rows, as it was sent the first time."""
+        found: list[Outgoing] = []
+        extras = {row.key: row for row in read.partition.extras}
+        projection = read.projection
+        answered = _answered(read.events)
+        for owed in held.state.owed:
+            extra = extras.get(owed_key(owed.episode)) if owed.extra else None
+            if extra is not None:
+                found += beside_rows(held.instance_id, owed, await self._formats.extra_in(extra))
+            if projection is None or projection.execution_id != owed.execution:
+                continue
+            for row in read.history[owed.first : owed.end]:
+                one = asked_by_row(projection, held.dialect, owed, row.ordinal, row.event, row.more)
+                if one is not None and row.event.event_id not in answered:
+                    found.append(one)
+        return found
 
     async def _clear_debt(self, held: Held) -> None:
         """Nothing is run that would clear what was just paid: two that have ended would pay each other for ever."""
@@ -269,7 +286,7 @@ class Adopter:
             answer = refused_answer(message.event, now)
             if answer is not None:
                 id = derived_id(held.instance_id, message.execution_id or "", "refused", "0")
-                await self._poster.send(held.instance_id, held.execution_id, [Outgoing(id, answer, 0)])
+                await self._poster.send(held, [Outgoing(id, answer, 0)])
         for message, reason in decided.dead:
             letter = OutboundMessage(instance_id=held.instance_id, event=message.event, sender=message.sender or None)  # type: ignore[arg-type]
             await self._letters.bury(
@@ -375,24 +392,6 @@ def _lives(projection: Projection | None) -> bool:
 
 def _inbound(one: Arrived) -> InboundMessage:
     return InboundMessage(event=one.event, key=one.key, execution_id=one.execution_id, scheduled=one.scheduled)
-
-
-def owed_by(held: Held, read: Read) -> list[Outgoing]:
-    """All that the sentinel names as owed, from the rows and the extra rows, as it was sent the first time."""
-    found: list[Outgoing] = []
-    extras = {row.key: row for row in read.partition.extras}
-    projection = read.projection
-    answered = _answered(read.events)
-    for owed in held.state.owed:
-        if owed.extra and owed_key(owed.episode) in extras:
-            found += beside_rows(held.instance_id, owed, decode_extra(extra_of(extras[owed_key(owed.episode)])))
-        if projection is None or projection.execution_id != owed.execution:
-            continue
-        for row in read.history[owed.first : owed.end]:
-            one = asked_by_row(projection, held.dialect, owed, row.ordinal, row.event, row.more)
-            if one is not None and getattr(row.event, "event_id", -1) not in answered:
-                found.append(one)
-    return found
 
 
 _ANSWERS = (

@@ -139,9 +139,7 @@ def shown_failure(failure: FailureDetails | None, beyond: dict[str, Any]) -> Fai
 
 def _shortened(failure: FailureDetails) -> FailureDetails:
     inner = failure.inner_failure
-    return msgspec.structs.replace(
-        failure, properties=None, inner_failure=None if inner is None else _shortened(inner)
-    )
+    return msgspec.structs.replace(failure, properties=None, inner_failure=None if inner is None else _shortened(inner))
 
 
 def failure_of(
@@ -157,9 +155,7 @@ def failure_of(
     return FailureDetails(message=reason or "", error_type="", stack_trace=details)
 
 
-def shown_end(
-    event: ev.ExecutionCompleted, beyond: dict[str, Any]
-) -> tuple[str | None, FailureDetails | None]:
+def shown_end(event: ev.ExecutionCompleted, beyond: dict[str, Any]) -> tuple[str | None, FailureDetails | None]:
     """Result and FailureDetails of an end: .NET has the failure's text as result."""
     failure = event.failure
     if failure is None:

@@ -12,7 +12,7 @@ import msgspec
 
 from holdtrue.core import events as ev
 from holdtrue.core.episode import EpisodeCommit
-from holdtrue.core.events import encode_events
+from holdtrue.core.events import Ticks, encode_events
 from holdtrue.core.projection import Condition
 from holdtrue.stores.errors import StoreError
 from holdtrue.stores.protocol import CommitResult, Committing
@@ -22,13 +22,15 @@ from .access import Access, is_conflict
 from .formats import Formats
 from .holding import Held
 from .keeping import MOST_KEPT, kept_row
+from .large import Blob
 from .mail import Mail
-from .owing import Outgoing, RowExtra, derived_id, sending
-from .planning import Base, Encode, Part, Plan, Taken, encode_log, log_parts, plan
+from .owing import Extra, Outgoing, RowExtra, derived_id, sending
+from .planning import Base, Encode, Part, Plan, Taken, log_parts, plan
 from .posting import Poster
 from .readback import Verdict
+from .remembering import senders_to_ask, still_consumed, still_seen
 from .row_writing import RowWriter
-from .sentinel import Mark, Sentinel, State, next_episode, sentinel_values, state_values
+from .sentinel import Mark, Seen, Sentinel, State, next_episode, sentinel_values, state_values
 from .service import Do, Operation, ServiceError, Value
 from .waiting import WaitingInstances
 
@@ -71,33 +73,48 @@ class Committer:
         """
         commit = committing.commit
         async with held.busy:
-            if not commit.replace and commit.first != held.state.rows:
+            if commit.replace:
+                if (commit.old_execution, commit.old_length) != (held.execution_id, held.state.rows):
+                    return CommitResult.STALE
+            elif commit.first != held.state.rows:
                 return CommitResult.STALE
             if not self._is_mine(held.partition):
                 return CommitResult.LEASE_LOST
             if not _does_something(commit, held):
                 await self._use_up(held, commit)
                 return CommitResult.COMMITTED
+            now = self._access.environment.now()
             taken = [_taken(held, key) for key in commit.consumed if key in held.given]
             episode = next_episode(held.state.episode, self.chance())
             before = held.state
             sent = sending(commit, episode)
-            blobs: list[tuple[str, bytes]] = []
+            blobs: list[Blob] = []
+            continued = commit.replace and commit.old_execution != commit.projection.execution_id
 
             def encode(event: ev.AnyEvent, ordinal: int, more: RowExtra) -> Mapping[str, Value | None]:
                 return self._formats.event_values(
-                    held.instance_id, event, commit.projection.execution_id, ordinal, more, blobs
+                    held.instance_id,
+                    event,
+                    commit.projection.execution_id,
+                    ordinal,
+                    more,
+                    blobs,
+                    continued=continued,
                 )
+
+            def encode_extra(extra: Extra) -> Mapping[str, Value | None]:
+                return self._formats.extra_values(held.instance_id, episode, extra, blobs)
 
             planned = plan(
                 commit,
                 sent,
                 taken,
-                _base(held),
+                _base(held, await self._seen(held, now), now),
                 episode=episode,
-                now=self._access.environment.now(),
+                now=now,
                 chance=self.chance,
                 encode=encode,
+                encode_extra=encode_extra,
                 size=len(encode_events(commit.events)) if commit.events else 0,
             )
             result = await self._write(held, planned, blobs, encode)
@@ -114,6 +131,13 @@ class Committer:
                 )
                 return CommitResult.STALE
         return CommitResult.COMMITTED
+
+    async def _seen(self, held: Held, now: Ticks) -> list[Seen]:
+        """The ids to be known further on."""
+        seen = held.state.seen
+        asked = senders_to_ask(seen, now)
+        sentinels = await asyncio.gather(*(self._access.sentinel(name) for name in asked))
+        return still_seen(seen, now, dict(zip(asked, sentinels, strict=True)))
 
     async def hold(self, held: Held, condition: Condition) -> None:
         """Hold an instance: its messages wait beside its history, and it is noted for the hosts that join."""
@@ -142,16 +166,13 @@ class Committer:
 
     # -- the transaction -------------------------------------------------------------------------------
 
-    async def _write(
-        self, held: Held, planned: Plan, blobs: Sequence[tuple[str, bytes]], encode: Encode
-    ) -> CommitResult:
-        for name, data in blobs:
-            await self._formats.put_blob(name, data)
+    async def _write(self, held: Held, planned: Plan, blobs: Sequence[Blob], encode: Encode) -> CommitResult:
+        await asyncio.gather(*(self._formats.put_blob(blob) for blob in blobs))
         if planned.log is not None:
             (flip,) = planned.parts
-            name = self._formats.log_name(held.instance_id, flip.state.episode)
-            await self._formats.put_blob(name, encode_log(planned.log))
-            flip.state = msgspec.structs.replace(flip.state, log=name)
+            log_blob = self._formats.log_blob(held.instance_id, flip.state.episode, planned.log)
+            await self._formats.put_blob(log_blob)
+            flip.state = msgspec.structs.replace(flip.state, log=log_blob.name)
             result = await self.write_part(held, flip)
             if result is not CommitResult.COMMITTED:
                 return result
@@ -159,7 +180,7 @@ class Committer:
                 result = await self.write_part(held, part)
                 if result is not CommitResult.COMMITTED:
                     return result
-            await self._formats.delete_blob(name)
+            await self._formats.delete_blob(log_blob.name)
             return CommitResult.COMMITTED
         for part in planned.parts:
             result = await self.write_part(held, part)
@@ -247,7 +268,7 @@ class Committer:
             id = derived_id(held.instance_id, held.execution_id, "replaced", "0")
             outgoing = [Outgoing(id, replaced, held.state.number), *outgoing]
         await asyncio.gather(
-            self._poster.send(held.instance_id, held.execution_id, outgoing),
+            self._poster.send(held, outgoing),
             self._rows.after_commit(held, commit),
             self._waiting.goes_on(held.instance_id),
         )
@@ -284,16 +305,13 @@ def _taken(held: Held, key: int) -> Taken:
     return Taken(arrived.id, arrived.event, arrived.seen, arrived.kept)
 
 
-def _base(held: Held) -> Base:
+def _base(held: Held, seen: list[Seen], now: Ticks) -> Base:
     assert held.started is not None
-    state = held.state
-    if held.known_deleted:
-        left = [used for used in state.consumed if used.id not in held.known_deleted]
-        state = msgspec.structs.replace(state, consumed=left)
+    consumed = still_consumed(held.state.consumed, held.known_deleted, now)
     return Base(
         partition=held.partition_key,
         etag=held.etag,
-        state=state,
+        state=msgspec.structs.replace(held.state, consumed=consumed, seen=seen),
         started=held.started,
         start_id=held.start_id,
         dialect=held.dialect,

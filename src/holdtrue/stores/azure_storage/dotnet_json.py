@@ -17,6 +17,10 @@ from .moments import from_table_text, table_text
 T = TypeVar("T")
 
 
+MOST_SAID = 400
+"""Characters of an error's reason: it may quote what it refuses."""
+
+
 class FormatError(StoreCorrupt):
     """What stands at a place of the hub is not what .NET or Holdtrue writes there, or cannot be written there.
 
@@ -24,9 +28,16 @@ class FormatError(StoreCorrupt):
     """
 
     def __init__(self, place: str, reason: str) -> None:
+        if len(reason) > MOST_SAID:
+            reason = f"{reason[: MOST_SAID // 2]} ... {reason[-MOST_SAID // 2 :]}"
         super().__init__(f"{place}: {reason}")
         self.place = place
         self.reason = reason
+
+
+def too_deep(place: str) -> FormatError:
+    """It is nested deeper than the interpreter goes."""
+    return FormatError(place, "it is nested too deep")
 
 
 # -- texts ---------------------------------------------------------------------------------------------
@@ -55,16 +66,14 @@ def load(decode: Callable[[str], T], text: str, place: str) -> T:
     try:
         return decode(text)
     except RecursionError as error:
-        raise FormatError(place, "it is nested too deep") from error
+        raise too_deep(place) from error
     except ValueError as error:
         raise FormatError(place, f"it cannot be read ({error})") from error
 
 
 # -- times ---------------------------------------------------------------------------------------------
 
-_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))?", re.ASCII
-)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))?", re.ASCII)
 _TICKS_PER_MINUTE = 600_000_000
 
 
@@ -89,6 +98,8 @@ def from_time_text(text: str, place: str) -> Ticks:
     if sign is not None:
         offset = (int(hours) * 60 + int(minutes)) * _TICKS_PER_MINUTE
         at = at - offset if sign == "+" else at + offset
+        if not MIN_TICKS <= at <= MAX_TICKS:
+            raise FormatError(place, f"{text!r} is a time outside the years 1 to 9999")
     return at
 
 
@@ -168,7 +179,7 @@ def failure_as(kind: type[F], failure: FailureDetails) -> F:
         error_type=failure.error_type,
         error_message=failure.message,
         stack_trace=failure.stack_trace,
-        inner_failure=None if inner is None else failure_as(kind, inner),  # type: ignore[arg-type]
+        inner_failure=None if inner is None else failure_as(kind, inner),
         is_non_retriable=failure.is_non_retriable,
         properties=properties,
     )

@@ -1,37 +1,49 @@
-"""Between values and what stands in rows, queues and blobs: the store's one place for the format."""
+"""Between values and what stands in rows, queues and blobs: the codecs, and the blobs that they name.
 
-import gzip
-import logging
+The codecs are pure (`rows`, `instances_row`, `envelopes`, `large`); here their blobs are written and fetched.
+"""
+
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from holdtrue.core import events as ev
-from holdtrue.core.actions import ActivityOptions
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.messages import ActivityTask, DeadLetter, OutboundMessage, Start
-from holdtrue.core.projection import Projection, Status, initial
-from holdtrue.stores.errors import StoreCorrupt, StoreError
+from holdtrue.core.projection import Projection, initial
+from holdtrue.stores.errors import StoreCorrupt
 from holdtrue.stores.protocol import InstanceRecord
 
 from .access import Access
 from .arrivals import Arrived
-from .names import escape_key, unescape_key
-from .owing import RowExtra
-from .planning import LogRow, decode_log
-from .sentinel import Sentinel
-from .service import Instant, QueueMessage, Row, Value
+from .dotnet_json import FormatError
+from .envelopes import Envelope, Wrapped, decode, decode_blob, pack_message
+from .instances_row import (
+    InstancesRow,
+    column_blob,
+    commit_values,
+    failure_text,
+    read_row,
+    rewound_values,
+    start_values,
+)
+from .large import Blob, blob_at, blobs_named, moved_back, moved_out, pack, unpack
+from .names import OWN, escape_key, own_folder, row_key, unescape_key
+from .owing import Extra, RowExtra
+from .planning import LogRow, decode_extra, decode_log, encode_log
+from .rows import event_values, read_event
+from .sentinel import Sentinel, columns, extra_text, text_of
+from .service import QueueMessage, Row, Value
 from .verdicts import RowView
-
-log = logging.getLogger("holdtrue.azure_storage")
 
 LONGEST_DELAY = 6 * 86_400
 """Seconds that a message is put ahead at most; who gets it then puts it again (rule 13)."""
-
-
-class Unreadable(StoreError):
-    """A queue message that nobody can read."""
+START_COLUMN = "HoldtrueStart"
+"""Our column of a start: what .NET's row has no place for."""
+BLOB_COLUMN = "HoldtrueBlob"
+"""Our column of an extra row whose text is in a blob."""
 
 
 class HistoryRow(msgspec.Struct, frozen=True):
@@ -43,21 +55,26 @@ class HistoryRow(msgspec.Struct, frozen=True):
 
 
 class StartOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What of a start .NET's row has no column for."""
+    """What of a start .NET's row has no column for; `started` where the columns tell another (without its input)."""
 
     dialect: str = "dotnet"
     deadline: Ticks | None = None
     event: OutboundMessage | None = None
+    started: ev.ExecutionStarted | None = None
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to be put: the id of its envelope, what it is, and who sends it (empty: a client)."""
+    """A message to be put: the id of its envelope, what it is, and who sends it (empty: a client).
+
+    `context` are the tags of the orchestration that sends it.
+    """
 
     id: str
     what: ActivityTask | Start | OutboundMessage
     sender: str = ""
     sender_execution: str = ""
     episode: int = 0
+    context: dict[str, str] | None = None
 
     @property
     def due(self) -> Ticks | None:
@@ -68,55 +85,43 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
         return what.due if isinstance(what, OutboundMessage) else None
 
 
-class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a queue message says."""
+def arrived_as(envelope: Envelope, number: int, message: QueueMessage) -> Arrived:
+    """A message as it came, under a number of the store's."""
+    return Arrived(
+        key=number,
+        id=envelope.id,
+        event=envelope.event,
+        execution_id=envelope.execution_id,
+        scheduled=envelope.scheduled,
+        start_id=envelope.start_id,
+        dialect=envelope.dialect,
+        sender=envelope.sender,
+        sender_execution=envelope.sender_execution,
+        episode=envelope.episode,
+        delivery=message.dequeue_count,
+        inserted=message.inserted,
+    )
 
-    id: str
-    instance_id: str
-    event: ev.AnyEvent
-    execution_id: str | None = None
-    sender: str = ""
-    sender_execution: str = ""
-    episode: int = 0
-    scheduled: int | None = None
-    start_id: str | None = None
-    dialect: str = "dotnet"
-    due: Ticks | None = None
-    options: ActivityOptions | None = None
 
-    def arrived(self, number: int, message: QueueMessage) -> Arrived:
-        """As it came, under a number of the store's."""
-        return Arrived(
-            key=number,
-            id=self.id,
-            event=self.event,
-            execution_id=self.execution_id,
-            scheduled=self.scheduled,
-            start_id=self.start_id,
-            dialect=self.dialect,
-            sender=self.sender,
-            sender_execution=self.sender_execution,
-            episode=self.episode,
-            delivery=message.dequeue_count,
-            inserted=message.inserted,
-        )
+def task_of(envelope: Envelope) -> ActivityTask:
+    """The activity that a message asks for; raises FormatError where it asks for none.
 
-    def task(self) -> ActivityTask:
-        """The activity that it asks for; raises Unreadable where it asks for none."""
-        event = self.event
-        if not isinstance(event, ev.TaskScheduled) or self.execution_id is None:
-            raise Unreadable(f"a {type(event).__name__} of instance {self.instance_id!r} is no work item")
-        return ActivityTask(
-            instance_id=self.instance_id,
-            execution_id=self.execution_id,
-            task_id=event.event_id,
-            scheduled=-1 if self.scheduled is None else self.scheduled,
-            name=event.name,
-            input=event.input,
-            version=event.version,
-            tags=event.tags,
-            options=self.options,
-        )
+    Its ordinal is -1 where .NET sent it.
+    """
+    event = envelope.event
+    if not isinstance(event, ev.TaskScheduled) or envelope.execution_id is None:
+        raise FormatError(f"message to instance {envelope.instance_id!r}", "it is no work item")
+    return ActivityTask(
+        instance_id=envelope.instance_id,
+        execution_id=envelope.execution_id,
+        task_id=event.event_id,
+        scheduled=-1 if envelope.scheduled is None else envelope.scheduled,
+        name=event.name,
+        input=event.input,
+        version=event.version,
+        tags=event.tags,
+        options=envelope.options,
+    )
 
 
 class Formats:
@@ -124,6 +129,8 @@ class Formats:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._random = access.environment.random()
+        self._sequence = itertools.count(1)
 
     # -- names -----------------------------------------------------------------------------------------
 
@@ -142,41 +149,68 @@ class Formats:
 
     # -- blobs -----------------------------------------------------------------------------------------
 
-    def log_name(self, instance_id: str, episode: str) -> str:
-        """The blob of a redo log."""
-        return f"{escape_key(instance_id)}/holdtrue-{episode}-log.json.gz"
-
-    async def put_blob(self, name: str, data: bytes) -> None:
+    async def put_blob(self, blob: Blob) -> None:
         """Write a blob, which nothing names yet."""
-        container = self._access.names.large_messages
-        blobs = self._access.service.blobs
-        packed = gzip.compress(data, 6, mtime=0)
+        container, blobs = self._access.names.large_messages, self._access.service.blobs
 
         async def put() -> None:
             await blobs.create_container(container)
-            await blobs.put_blob(container, name, packed)
+            await blobs.put_blob(container, blob.name, blob.data)
 
-        await self._access.read(f"blob {name!r}", put)
+        await self._access.read(f"blob {blob.name!r}", put)
 
     async def get_blob(self, name: str) -> bytes:
-        """A blob; raises StoreCorrupt where it is gone or none of ours."""
+        """A blob's bytes; raises StoreCorrupt where it is gone."""
         container = self._access.names.large_messages
         data = await self._access.read(f"blob {name!r}", lambda: self._access.service.blobs.get_blob(container, name))
         if data is None:
             raise StoreCorrupt(f"the blob {name!r} of container {container!r} is gone")
-        return gzip.decompress(data)
-
-    async def redo_log(self, name: str) -> list[LogRow]:
-        """A redo log from its blob."""
-        try:
-            return decode_log(await self.get_blob(name))
-        except msgspec.DecodeError as error:
-            raise StoreCorrupt(f"the redo log {name!r}: {error}") from error
+        return data
 
     async def delete_blob(self, name: str) -> None:
         """Delete a blob that nothing names any more."""
         container = self._access.names.large_messages
         await self._access.read(f"blob {name!r}", lambda: self._access.service.blobs.delete_blob(container, name))
+
+    def _url(self, blob: Blob) -> str:
+        return self._access.service.blob_url(self._access.names.large_messages, blob.name)
+
+    def log_blob(self, instance_id: str, episode: str, rows: Sequence[LogRow]) -> Blob:
+        """The blob of a redo log."""
+        return Blob(f"{own_folder(instance_id)}/{OWN}{episode}-log.json.gz", pack(encode_log(rows)))
+
+    async def redo_log(self, name: str) -> list[LogRow]:
+        """A redo log from its blob."""
+        return self.log_in(await self.get_blob(name), name)
+
+    def log_in(self, data: bytes, name: str) -> list[LogRow]:
+        """The redo log in a blob's bytes; raises StoreCorrupt where it is none."""
+        try:
+            return decode_log(unpack(data, f"redo log {name!r}"))
+        except msgspec.DecodeError as error:
+            raise StoreCorrupt(f"the redo log {name!r}: {error}") from error
+
+    # -- extra rows ------------------------------------------------------------------------------------
+
+    def extra_values(self, instance_id: str, episode: str, extra: Extra, blobs: list[Blob]) -> dict[str, Value | None]:
+        """The columns of an extra row; where they would be too large, its text goes to a blob."""
+        try:
+            return extra_text(extra)
+        except ValueError:
+            text = msgspec.json.encode(extra).decode()
+            blob = Blob(f"{own_folder(instance_id)}/{OWN}{episode}-owed.json.gz", pack(text))
+            blobs.append(blob)
+            return {**columns(""), BLOB_COLUMN: blob.name}
+
+    async def extra_in(self, row: Row) -> Extra:
+        """What an extra row holds; raises StoreCorrupt."""
+        name = row.values.get(BLOB_COLUMN)
+        try:
+            if isinstance(name, str):
+                return decode_extra(unpack(await self.get_blob(name), f"blob {name!r}"))
+            return decode_extra(text_of(row.values) or "")
+        except (ValueError, msgspec.DecodeError) as error:
+            raise StoreCorrupt(f"the extra row {row.key!r} of instance partition {row.partition!r}: {error}") from error
 
     # -- history ---------------------------------------------------------------------------------------
 
@@ -187,23 +221,27 @@ class Formats:
         execution_id: str,
         ordinal: int,
         more: RowExtra,
-        blobs: list[tuple[str, bytes]],
+        blobs: list[Blob],
+        *,
+        continued: bool = False,
     ) -> dict[str, Value | None]:
         """The columns of a history row; what must be in blobs before it is written goes to `blobs`."""
-        return {
-            "EventType": type(event).__name__,
-            "ExecutionId": execution_id,
-            "Event": ev.encode_events(event).decode(),
-            "More": msgspec.json.encode(more).decode(),
-        }
+        values = event_values(
+            event, execution_id, more, place=f"event {ordinal} of instance {instance_id!r}", continued=continued
+        )
+        kept, moved = moved_out(values, instance_id, row_key(ordinal), f"{self._random.getrandbits(32):08X}")
+        blobs += moved
+        return kept
 
     async def event(self, instance_id: str, row: Row) -> HistoryRow:
-        """An event from its row."""
-        return HistoryRow(
-            int(row.key, 16),
-            ev.decode_event(str(row.values["Event"])),
-            msgspec.json.decode(str(row.values["More"]), type=RowExtra),
-        )
+        """An event from its row, and its blobs."""
+        values, place = row.values, f"row {row.key} of instance {instance_id!r}"
+        named = blobs_named(values)
+        if named:
+            texts = {column: unpack(await self.get_blob(name), place) for column, name in named.items()}
+            values = moved_back(values, texts)
+        event, more = read_event(values, instance_id, place=place)
+        return HistoryRow(int(row.key, 16), event, more)
 
     async def history(self, instance_id: str, rows: Sequence[Row], sentinel: Sentinel) -> list[HistoryRow]:
         """The history that counts: the rows of the sentinel's execution, no more than are committed.
@@ -228,98 +266,109 @@ class Formats:
 
     # -- the instances row -----------------------------------------------------------------------------
 
+    def _row(self, row: Row) -> InstancesRow:
+        return read_row(row.values, place=f"instances row of {self.instance_of(row)!r}")
+
     def row_view(self, row: Row) -> RowView:
         """What a judgement rests on."""
-        values = row.values
+        found = self._row(row)
         return RowView(
-            execution_id=str(values.get("ExecutionId") or ""),
-            status=_status(values.get("RuntimeStatus")),
-            start_id=_text(values.get("StartId")),
-            generation=_number(values.get("Generation")),
-            created_at=_ticks(values.get("CreatedTime")) or 0,
-            completed_at=_ticks(values.get("CompletedTime")),
+            execution_id=found.execution_id,
+            status=found.status,
+            start_id=found.start_id,
+            is_child=found.parent_id is not None,
+            generation=found.generation,
+            created_at=found.created_at,
+            completed_at=found.completed_at,
         )
 
     def custom_status(self, row: Row) -> str | None:
-        """The custom status of a row; the text `null` is none."""
-        text = _text(row.values.get("CustomStatus"))
-        return None if text in (None, "null") else text
+        """The custom status of a row."""
+        return self._row(row).custom_status
 
     def output(self, row: Row | None) -> str | None:
         """The output column."""
-        return None if row is None else _text(row.values.get("Output"))
+        return None if row is None else self._row(row).output
 
     def start_options(self, row: Row | None) -> StartOptions | None:
         """What .NET's row has no column for; None where the start is not ours."""
-        text = None if row is None else _text(row.values.get("HoldtrueStart"))
-        return None if text is None else msgspec.json.decode(text, type=StartOptions)
+        text = None if row is None else row.values.get(START_COLUMN)
+        return msgspec.json.decode(text, type=StartOptions) if isinstance(text, str) else None
 
     async def input_of_row(self, row: Row) -> tuple[bool, str | None]:
         """Whether the row tells the input, and the input."""
-        return True, _text(row.values.get("Input"))
+        found = self._row(row)
+        name = found.input_is_elsewhere or blob_at(found.input, self._access.names.large_messages)
+        if name is None:
+            return True, found.input
+        place = f"blob {name!r}"
+        try:
+            data = await self.get_blob(name)
+        except StoreCorrupt:
+            return False, None
+        text = unpack(data, place)
+        if "/message-" in name:
+            event = decode_blob(data, place).event
+            return (True, event.input) if isinstance(event, ev.ExecutionStarted) else (False, None)
+        return True, text
 
-    def start_row(self, start: Start) -> dict[str, Value | None]:
-        """The row of a start."""
+    async def start_row(self, start: Start) -> dict[str, Value | None]:
+        """The row of a start; an input that is too large for it is written as a blob."""
         started: ev.ExecutionStarted = start.started
-        options = StartOptions(start.dialect, start.deadline, start.event)
-        return {
-            "Input": started.input,
-            "CreatedTime": Instant(started.timestamp),
-            "Name": started.name,
-            "Version": started.version or "",
-            "RuntimeStatus": "Pending",
-            "LastUpdatedTime": Instant(started.timestamp),
-            "ExecutionId": started.execution_id,
-            "Generation": started.generation,
-            "Tags": msgspec.json.encode(started.tags).decode(),
-            "ParentInstanceId": "" if started.parent is None else started.parent.instance_id,
-            "ScheduledStartTime": None if started.scheduled_start is None else Instant(started.scheduled_start),
-            "StartId": start.start_id,
-            "HoldtrueStart": msgspec.json.encode(options).decode(),
-            "HoldtrueStarted": ev.encode_events(started).decode(),
-        }
+        blob = column_blob(started.instance_id, started.execution_id, "Input", started.input)
+        if blob is not None:
+            await self.put_blob(blob)
+        values = start_values(
+            started,
+            hub=self._access.names.hub,
+            start_id=start.start_id,
+            at=started.timestamp,
+            input_url=None if blob is None else self._url(blob),
+        )
+        bare = msgspec.structs.replace(started, input=None)
+        told = read_row(values).started(started.instance_id, None)
+        options = StartOptions(start.dialect, start.deadline, start.event, None if told == bare else bare)
+        return {**values, START_COLUMN: msgspec.json.encode(options).decode()}
 
     def rewound_row(self, now: Ticks) -> dict[str, Value | None]:
         """What a rewind changes at once."""
-        return {"RuntimeStatus": "Pending", "LastUpdatedTime": Instant(now)}
+        return rewound_values(now)
 
-    def row_of(
+    async def row_of(
         self, projection: Projection, start_id: str, *, first: bool, status: bool
     ) -> dict[str, Value | None]:
-        """The columns that a commit writes."""
-        values: dict[str, Value | None] = {
-            "CustomStatus": projection.custom_status or "null",
-            "ExecutionId": projection.execution_id,
-            "LastUpdatedTime": Instant(projection.last_updated_at),
-            "ParentInstanceId": "" if projection.parent is None else projection.parent.instance_id,
-        }
-        if first:
-            values |= {
-                "Name": projection.name,
-                "Version": projection.version or "",
-                "CreatedTime": Instant(projection.created_at),
-                "RuntimeStatus": "Running",
-                "Tags": msgspec.json.encode(projection.tags).decode(),
-                "Generation": projection.generation,
-                "Input": projection.input,
-                "StartId": start_id,
-            }
-        if status:
-            values["RuntimeStatus"] = _NAMES[projection.status]
-            if projection.status.is_terminal:
-                values["CompletedTime"] = Instant(projection.completed_at or projection.last_updated_at)
-                values["Output"] = projection.output if projection.failure is None else projection.failure.message
-        return values
+        """The columns that a commit writes; payloads that are too large for them are written as blobs."""
+        instance_id, execution = projection.instance_id, projection.execution_id
+        input_blob = column_blob(instance_id, execution, "Input", projection.input) if first else None
+        output_blob = None
+        if status and projection.status.is_terminal:
+            text = projection.output
+            if text is None and projection.failure is not None:
+                text = failure_text(projection.failure)
+            output_blob = column_blob(instance_id, execution, "Output", text)
+        for blob in (input_blob, output_blob):
+            if blob is not None:
+                await self.put_blob(blob)
+        return commit_values(
+            projection,
+            hub=self._access.names.hub,
+            first=first,
+            status=status,
+            start_id=start_id,
+            input_url=None if input_blob is None else self._url(input_blob),
+            output_url=None if output_blob is None else self._url(output_blob),
+        )
 
     async def waiting_start(self, row: Row, instance_id: str) -> Start:
         """The start that a Pending row stands for."""
-        options = self.start_options(row) or StartOptions()
-        text = _text(row.values.get("HoldtrueStarted"))
-        assert text is not None
-        started = ev.decode_event(text)
+        found, options = self._row(row), self.start_options(row) or StartOptions()
+        _, text = await self.input_of_row(row)
+        started = found.started(instance_id, text)
+        if options.started is not None:
+            started = msgspec.structs.replace(options.started, input=text)
         return Start(
             started=started,
-            start_id=_text(row.values.get("StartId")) or "",
+            start_id=found.start_id or found.execution_id,
             dialect=options.dialect,
             deadline=options.deadline,
             event=options.event,
@@ -329,7 +378,7 @@ class Formats:
         """The record of an instance that only its row tells of."""
         start = await self.waiting_start(row, instance_id)
         projection = initial(start.started)
-        projection.status = _status(row.values.get("RuntimeStatus"))
+        projection.status = self._row(row).status
         return InstanceRecord(
             projection=projection,
             started=start.started,
@@ -341,92 +390,72 @@ class Formats:
     # -- messages --------------------------------------------------------------------------------------
 
     async def text_of(self, parcel: Parcel) -> str:
-        """The text of a queue message."""
+        """The text of a queue message; one that is too large for a queue is written as a blob."""
+        packed = pack_message(self._envelope(parcel))
+        if packed.blob is not None:
+            await self.put_blob(packed.blob)
+        return packed.text
+
+    def _envelope(self, parcel: Parcel) -> Envelope:
         what = parcel.what
-        content: Any
-        common = {
+        common: dict[str, Any] = {
             "id": parcel.id,
+            "sequence": next(self._sequence),
             "sender": parcel.sender,
             "sender_execution": parcel.sender_execution,
             "episode": parcel.episode,
         }
         if isinstance(what, ActivityTask):
             event = ev.TaskScheduled(
-                timestamp=0,
+                timestamp=self._access.environment.now(),
                 event_id=what.task_id,
                 name=what.name,
                 input=what.input,
                 version=what.version,
                 tags=what.tags,
             )
-            content = Content(
-                **common,  # type: ignore[arg-type]
+            return Envelope(
+                **common,
                 instance_id=what.instance_id,
                 event=event,
                 execution_id=what.execution_id,
                 scheduled=what.scheduled,
                 options=what.options,
+                context=parcel.context or {},
             )
-        elif isinstance(what, Start):
-            content = Content(
-                **common,  # type: ignore[arg-type]
-                instance_id=what.started.instance_id,
-                event=what.started,
-                execution_id=what.started.execution_id,
+        if isinstance(what, Start):
+            started: ev.ExecutionStarted = what.started
+            return Envelope(
+                **common,
+                instance_id=started.instance_id,
+                event=started,
+                execution_id=started.execution_id,
                 start_id=what.start_id,
                 dialect=what.dialect,
                 due=parcel.due,
+                context=None if started.parent is None else parcel.context or {},
             )
-        else:
-            content = Content(
-                **common,  # type: ignore[arg-type]
-                instance_id=what.instance_id,
-                event=what.event,
-                execution_id=what.execution_id,
-                scheduled=what.scheduled,
-                due=what.due,
-            )
-        return msgspec.json.encode(content).decode()
+        scheduled = what.scheduled
+        return Envelope(
+            **common,
+            instance_id=what.instance_id,
+            event=what.event,
+            execution_id=what.execution_id,
+            # What .NET asked for names no ordinal.
+            scheduled=None if scheduled is not None and scheduled < 0 else scheduled,
+            due=what.due,
+        )
 
-    async def read_message(self, message: QueueMessage) -> Content:
-        """What a queue message says; raises Unreadable."""
-        try:
-            return msgspec.json.decode(message.text, type=Content)
-        except msgspec.DecodeError as error:
-            raise Unreadable(f"queue message {message.id}: {error}") from error
+    async def read_message(self, message: QueueMessage) -> Envelope:
+        """What a queue message says; raises FormatError where nobody can read it."""
+        found = decode(message.text, f"queue message {message.id}")
+        if isinstance(found, Wrapped):
+            return decode_blob(await self.get_blob(found.blob), f"blob {found.blob!r}")
+        return found
 
-    def unreadable_letter(self, queue: str, message: QueueMessage, error: Unreadable) -> DeadLetter:
+    def unreadable_letter(self, queue: str, message: QueueMessage, error: FormatError) -> DeadLetter:
         """The dead letter of a message that nobody can read."""
         event = ev.GenericEvent(timestamp=message.inserted, data=message.text[:20_000])
         return DeadLetter(
             instance_id="", reason=f"{error} (queue {queue})", message=OutboundMessage(instance_id="", event=event)
         )
-
-
-_NAMES = {
-    Status.RUNNING: "Running",
-    Status.COMPLETED: "Completed",
-    Status.CONTINUED_AS_NEW: "ContinuedAsNew",
-    Status.FAILED: "Failed",
-    Status.CANCELED: "Canceled",
-    Status.TERMINATED: "Terminated",
-    Status.PENDING: "Pending",
-    Status.SUSPENDED: "Suspended",
-}
-_STATUSES = {name: status for status, name in _NAMES.items()}
-
-
-def _status(value: Value | None) -> Status:
-    return _STATUSES.get(str(value), Status.PENDING)
-
-
-def _text(value: Value | None) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _number(value: Value | None) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _ticks(value: Value | None) -> Ticks | None:
-    return value.ticks if isinstance(value, Instant) else None

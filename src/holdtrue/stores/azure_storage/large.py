@@ -26,9 +26,21 @@ MORE = "HoldtrueMore"
 """Our column on a history row: what .NET's format has no place for, as JSON."""
 MOVED = ("Name", "Input", "Result", "Output", "Reason", "Details", "Correlation", "FailureDetails", "Tags")
 """The columns that .NET moves."""
-ALSO_MOVED = ("Data", "State", MORE)
-"""Those that it would not, and that matter to us alone."""
-_SUFFIX = "BlobName"
+ALSO_MOVED = (
+    "Version",
+    "InstanceId",
+    "OrchestrationInstance",
+    "ParentInstance",
+    "ParentExecutionId",
+    "ParentTraceContext",
+    "Data",
+    "State",
+    MORE,
+)
+"""Those that it would not: the service would refuse the row for good, and the whole commit with it."""
+_NAME_SUFFIX = "BlobName"
+BLOB_SUFFIX = ".json.gz"
+"""All blobs end so, whoever wrote them."""
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -86,7 +98,7 @@ def moved_out(
             name = f"{own_folder(instance_id)}/history-{row_key}-{event}-{chance}-{column}.json.gz"
             blobs.append(Blob(name, pack(text)))
             kept[column] = ""
-            kept[column + _SUFFIX] = name
+            kept[column + _NAME_SUFFIX] = name
     return kept, blobs
 
 
@@ -94,10 +106,10 @@ def blobs_named(values: Mapping[str, Value]) -> dict[str, str]:
     """The columns of a row that are in blobs: column to the blob's name.  Most rows have none."""
     found: dict[str, str] = {}
     for column in values:
-        if column.endswith(_SUFFIX) and column.removesuffix(_SUFFIX) in _ALL_MOVED:
+        if column.endswith(_NAME_SUFFIX) and column.removesuffix(_NAME_SUFFIX) in _ALL_MOVED:
             name = values[column]
             if isinstance(name, str) and name:
-                found[column.removesuffix(_SUFFIX)] = name
+                found[column.removesuffix(_NAME_SUFFIX)] = name
     return found
 
 
@@ -111,7 +123,7 @@ def moved_back(values: Mapping[str, Value], texts: Mapping[str, str]) -> dict[st
 
 def blob_at(text: str | None, container: str) -> str | None:
     """The name of the blob that a column's text gives the URL of, by whatever endpoint; None for any other text."""
-    if text is None or not text.startswith(("http://", "https://")) or not text.endswith(".json.gz"):
+    if text is None or not text.startswith(("http://", "https://")) or not text.endswith(BLOB_SUFFIX):
         return None
     try:
         path = urlsplit(text).path

@@ -13,6 +13,7 @@ import msgspec
 from holdtrue.core import events as ev
 from holdtrue.core.actions import ActivityOptions
 from holdtrue.core.episode import EpisodeCommit
+from holdtrue.core.events import SCHEDULING_EVENTS
 from holdtrue.core.messages import ActivityTask, OutboundMessage, Start
 from holdtrue.core.outgoing import answer, timer_message, work_item
 from holdtrue.core.projection import TERMINAL, Projection
@@ -64,6 +65,8 @@ class Sending(msgspec.Struct, frozen=True):
     outgoing: list[Outgoing]
     by_rows: dict[int, RowExtra]
     extra: Extra
+    rows: tuple[int, int]
+    """The first ordinal and the end of the rows that ask for some of it."""
 
 
 def derived_id(instance_id: str, execution: str, episode: str, index: str) -> str:
@@ -73,15 +76,21 @@ def derived_id(instance_id: str, execution: str, episode: str, index: str) -> st
     return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
 
 
-def result_id(task: ActivityTask) -> str:
-    """The id of the envelope of an activity's result, whoever ran it."""
-    return derived_id(task.instance_id, task.execution_id, "result", str(task.scheduled))
+def result_id(work_item: str) -> str:
+    """The id of the envelope of an activity's result, from that of its work item: whoever ran it, once a sending.
+
+    Not from the place in history, which an activity that a rewind runs again has a second time.
+    """
+    return derived_id(work_item, "", "result", "")
 
 
 def sending(commit: EpisodeCommit, episode: str) -> Sending:
     """What a commit sends, in order: starts, activities, messages."""
     instance, execution = commit.instance_id, commit.projection.execution_id
     number, first, end = number_of(episode), commit.first, commit.first + len(commit.events)
+    if not _asks_for_all(commit):
+        # A rewind writes all rows anew, and most of what they ask for was sent long ago.
+        first = end = 0
     by_rows: dict[int, RowExtra] = {}
     extra = Extra(activities=[], starts=[], messages=[])
     outgoing: list[Outgoing] = []
@@ -108,12 +117,36 @@ def sending(commit: EpisodeCommit, episode: str) -> Sending:
             beside(task, extra.activities, task)
     sent = _events_sent(commit)
     for message in commit.messages:
-        ordinal = _row_of(message, commit, sent)
+        ordinal = _row_of(message, commit, sent) if end else None
         if ordinal is None:
             beside(message, extra.messages, message)
         else:
             by_row(ordinal, message, RowExtra())
-    return Sending(outgoing, by_rows, extra)
+    return Sending(outgoing, by_rows, extra, (first, end))
+
+
+def _asks_for_all(commit: EpisodeCommit) -> bool:
+    """Whether every row that asks for something is of this very episode: then rows and extra row are all it sends."""
+    asked = sum(type(event) in SCHEDULING_EVENTS or type(event) is ev.EventSent for event in commit.events)
+    if not asked:
+        return True
+    execution = commit.projection.execution_id
+    sent = sum(task.execution_id == execution for task in commit.activities)
+    sent += sum(
+        start.started.parent is not None and start.started.parent.execution_id == execution for start in commit.starts
+    )
+    sent += sum(
+        type(message.event) is ev.TimerFired
+        and message.execution_id == execution
+        and message.instance_id == commit.instance_id
+        for message in commit.messages
+    )
+    iterator = _events_sent(commit)
+    sent += sum(
+        type(message.event) is ev.EventRaised and _row_of(message, commit, iterator) is not None
+        for message in commit.messages
+    )
+    return bool(sent == asked)
 
 
 def _index(extra: Extra, into: list[Any]) -> str:

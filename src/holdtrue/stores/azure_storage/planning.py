@@ -15,8 +15,9 @@ from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.events import ExecutionStarted, Ticks
 from holdtrue.core.projection import initial, project
 
+from .names import row_key
 from .owing import Extra, RowExtra, Sending
-from .sentinel import Owed, Seen, State, Used, extra_text, next_episode
+from .sentinel import Owed, Seen, State, Used, next_episode
 from .service import ANY, Do, Operation, Value
 
 MOST_OPERATIONS = 100
@@ -85,10 +86,8 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True):
 Encode = Callable[[ev.AnyEvent, int, RowExtra], Mapping[str, Value | None]]
 """A history row's columns from an event, its ordinal, and what its row asks for beyond."""
 
-
-def row_key(ordinal: int) -> str:
-    """The row key of a history row."""
-    return f"{ordinal:016X}"
+EncodeExtra = Callable[[Extra], Mapping[str, Value | None]]
+"""An extra row's columns from what it holds."""
 
 
 def owed_key(episode: str) -> str:
@@ -106,6 +105,7 @@ def plan(
     now: Ticks,
     chance: Callable[[], str],
     encode: Encode,
+    encode_extra: EncodeExtra,
     size: int,
 ) -> Plan:
     """The transactions of a commit that carries the episode id `episode`.
@@ -115,7 +115,7 @@ def plan(
     """
     units = _units(commit, sending, taken, base, encode)
     last = _last_state(commit, sending, taken, base, episode=episode, now=now, size=size)
-    beside = _beside(commit, sending, taken, base, episode)
+    beside = _beside(commit, sending, taken, base, episode, encode_extra)
     cuts = _cuts(units, beside)
     execution = commit.projection.execution_id
     if len(cuts) == 1:
@@ -149,8 +149,8 @@ def _last_state(
     before, projection = base.state, commit.projection
     owed: list[Owed] = []
     if sending.outgoing:
-        end = commit.first + len(commit.events)
-        owed = [Owed(projection.execution_id, episode, commit.first, end, len(sending.extra))]
+        first, end = sending.rows
+        owed = [Owed(projection.execution_id, episode, first, end, len(sending.extra))]
     slim = projection.copy()
     slim.input = None
     state = msgspec.structs.replace(
@@ -199,7 +199,12 @@ def _units(
 
 
 def _beside(
-    commit: EpisodeCommit, sending: Sending, taken: Sequence[Taken], base: Base, episode: str
+    commit: EpisodeCommit,
+    sending: Sending,
+    taken: Sequence[Taken],
+    base: Base,
+    episode: str,
+    encode_extra: EncodeExtra,
 ) -> list[Operation]:
     """The extra rows that come and go with the last part: what is owed, and kept messages that came to nothing."""
     partition = base.partition
@@ -208,7 +213,7 @@ def _beside(
     gone += [owed_key(owed.episode) for owed in base.state.owed if owed.extra]
     found = [Operation(do=Do.DELETE, partition=partition, key=key, etag=ANY) for key in gone]
     if len(sending.extra):
-        values = extra_text(sending.extra)
+        values = encode_extra(sending.extra)
         found.append(Operation(do=Do.REPLACE, partition=partition, key=owed_key(episode), values=values))
     return found
 
@@ -309,14 +314,14 @@ def decode_extra(text: str) -> Extra:
     return _extra.decode(text)
 
 
-def encode_log(rows: Sequence[LogRow]) -> bytes:
+def encode_log(rows: Sequence[LogRow]) -> str:
     """A redo log as its blob holds it."""
-    return msgspec.json.encode(rows)
+    return msgspec.json.encode(rows).decode()
 
 
-def decode_log(data: bytes) -> list[LogRow]:
-    """A redo log from its blob; raises msgspec.DecodeError."""
-    return _log.decode(data)
+def decode_log(text: str) -> list[LogRow]:
+    """A redo log from its blob's text; raises msgspec.DecodeError."""
+    return _log.decode(text)
 
 
 _extra: msgspec.json.Decoder[Extra] = msgspec.json.Decoder(Extra)

@@ -17,6 +17,7 @@ from holdtrue.stores.errors import OutcomeUnknown
 from .access import BUSY, Access
 from .arrivals import WAKE
 from .formats import Formats, Parcel
+from .holding import Held
 from .owing import Outgoing, derived_id, result_id
 from .service import Refused, ServiceError
 
@@ -36,17 +37,27 @@ class Poster:
 
     # -- what an episode sends ---------------------------------------------------------------------------
 
-    async def send(self, instance_id: str, execution_id: str, outgoing: Sequence[Outgoing]) -> None:
-        """Put all of it, starts before what may be for them.  Raises StoreError where not all is put."""
+    async def send(self, held: Held, outgoing: Sequence[Outgoing]) -> None:
+        """Put what a held instance sends, starts before what may be for them.
+
+        Raises StoreError where not all of it is put.
+        """
         starts = [one for one in outgoing if isinstance(one.what, Start)]
         others = [one for one in outgoing if not isinstance(one.what, Start)]
         for group in (starts, others):
             if group:
-                await asyncio.gather(*(self._send(instance_id, execution_id, one) for one in group))
+                await asyncio.gather(*(self._send(held, one) for one in group))
 
-    async def _send(self, instance_id: str, execution_id: str, one: Outgoing) -> None:
+    async def _send(self, held: Held, one: Outgoing) -> None:
         what = one.what
-        parcel = Parcel(id=one.id, sender=instance_id, sender_execution=execution_id, episode=one.episode, what=what)
+        parcel = Parcel(
+            id=one.id,
+            sender=held.instance_id,
+            sender_execution=held.execution_id,
+            episode=one.episode,
+            context=None if held.started is None else held.started.tags,
+            what=what,
+        )
         if isinstance(what, ActivityTask):
             await self._put(None, parcel)
         elif isinstance(what, Start):
@@ -54,8 +65,8 @@ class Poster:
         else:
             await self._put(what.instance_id, parcel)
 
-    async def result(self, task: ActivityTask, event: HistoryEvent) -> None:
-        """Put the result of an activity that ran here, for whoever holds its instance."""
+    async def result(self, work_item: str, task: ActivityTask, event: HistoryEvent) -> None:
+        """Put the result of the work item of this id that ran here, for whoever holds its instance."""
         message = OutboundMessage(
             instance_id=task.instance_id,
             event=event,  # type: ignore[arg-type]
@@ -63,7 +74,11 @@ class Poster:
             scheduled=task.scheduled,
         )
         parcel = Parcel(
-            id=result_id(task), sender=task.instance_id, sender_execution=task.execution_id, episode=0, what=message
+            id=result_id(work_item),
+            sender=task.instance_id,
+            sender_execution=task.execution_id,
+            episode=0,
+            what=message,
         )
         await self._put(task.instance_id, parcel)
 
@@ -101,7 +116,7 @@ class Poster:
             await self._put(name, Parcel(id=id, what=deadline_message(name, start.deadline)))
 
     async def end_below(self, instance_id: str, end: ExecutionTerminated, about: str) -> None:
-        """A recursive terminate goes on from an instance that has ended to those under it, through those that ended."""
+        """A recursive terminate goes on from an ended instance to those under it, through those that have ended."""
         seen = {instance_id}
         above = [instance_id]
         while above:

@@ -11,6 +11,7 @@ import msgspec
 
 from holdtrue.core.events import ExecutionStarted
 from holdtrue.core.projection import Condition, Projection, Status, initial, project
+from holdtrue.stores.errors import StoreCorrupt
 from holdtrue.stores.protocol import InstanceRecord
 
 from .access import Access
@@ -21,6 +22,8 @@ from .verdicts import RowView, Told, judge
 
 DOUBT_SECONDS = 1.0
 """A purge of .NET that is under way is over after this; a lost history is not."""
+AGAIN_SECONDS = 0.05
+"""Before what changed between two reads is read again."""
 AT_ONCE = 16
 """Instances verified at a time."""
 
@@ -72,6 +75,7 @@ class Reader:
             record = await self._record(instance_id, told, row, view, sentinel)
             if record is None and told is Told.SENTINEL:
                 # Its first row went between the two reads: another execution stands there now.
+                await self._access.environment.sleep(AGAIN_SECONDS)
                 sentinel = await self._access.sentinel(instance_id)
                 row, read_after = await self._access.instances_row(instance_id), True
                 continue
@@ -102,13 +106,22 @@ class Reader:
             known, text = await self._formats.input_of_row(row)
             if known:
                 return record_of(state, text)
-        started = await self._started(instance_id, sentinel.execution_id)
+        started = await self._started(instance_id, sentinel)
         return None if started is None else record_of(state, started.input)
 
-    async def _started(self, instance_id: str, execution_id: str) -> ExecutionStarted | None:
-        """The start of an execution from its row, which is the second one of every history."""
+    async def _started(self, instance_id: str, sentinel: Sentinel) -> ExecutionStarted | None:
+        """The start of an execution: the second row of every history, or of a redo log that is not rolled forward yet.
+
+        None where another execution has taken its place meanwhile.
+        """
+        if sentinel.state.log is not None:
+            try:
+                log = await self._formats.redo_log(sentinel.state.log)
+            except StoreCorrupt:
+                return None  # rolled forward meanwhile: its rows are there
+            return next((row.event for row in log if isinstance(row.event, ExecutionStarted)), None)
         row = await self._access.event_row(instance_id, 1)
-        if row is None or row.values.get("ExecutionId") != execution_id:
+        if row is None or row.values.get("ExecutionId") != sentinel.execution_id:
             return None
         one = await self._formats.event(instance_id, row)
         return one.event if isinstance(one.event, ExecutionStarted) else None

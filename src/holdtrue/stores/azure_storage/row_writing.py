@@ -46,8 +46,8 @@ class RowWriter:
         if first:
             begun = next((event for event in commit.events if isinstance(event, ExecutionStarted)), None)
             full.input = None if begun is None else begun.input
-        values = self._formats.row_of(full, held.start_id, first=first, status=status)
         try:
+            values = await self._formats.row_of(full, held.start_id, first=first, status=status)
             await self._write(held, values)
         except StoreError as error:
             log.warning("instance %r: its row is not up to date, it will be mended: %s", held.instance_id, error)
@@ -89,7 +89,7 @@ class RowWriter:
 
     async def mend(self, held: Held, row: Row | None, projection: Projection) -> None:
         """Write the row of an instance that this host holds and whose status it does not tell (rule 9)."""
-        values = self._formats.row_of(projection, held.start_id, first=True, status=True)
+        values = await self._formats.row_of(projection, held.start_id, first=True, status=True)
         custom = projection.custom_status
         if custom is None and row is not None:
             custom = self._formats.custom_status(row)

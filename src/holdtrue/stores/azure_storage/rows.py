@@ -15,7 +15,6 @@ from holdtrue.core.events import MAX_TICKS, FailureDetails, Ticks
 from holdtrue.core.projection import Status
 
 from .beyond import (
-    NOTHING,
     Beyond,
     beyond_of,
     end_of,
@@ -37,6 +36,7 @@ from .dotnet_json import (
     load,
     parent_from,
     shown_tags,
+    too_deep,
 )
 from .large import MORE
 from .owing import RowExtra
@@ -62,10 +62,11 @@ STATUSES = {name: status for status, name in STATUS_NAMES.items()}
 
 
 class More(Beyond, omit_defaults=True, kw_only=True, gc=False):
-    """Our column: what is noted of the event, an activity's options, a child's execution."""
+    """Our column: what is noted of the event, an activity's options, a child's execution, the start's generation."""
 
     options: ActivityOptions | None = None
     execution: str | None = None
+    generation: int | None = None
 
 
 _NO_MORE = More()
@@ -88,15 +89,24 @@ def event_values(
     *,
     place: str = "history row",
     played: bool | None = None,
+    continued: bool = False,
 ) -> Values:
     """The columns of an event's row, in .NET's order; None stands for none.
 
-    `played` is IsPlayed where it is not what its type says.  Large texts are still in their columns (`large`).
+    `played` is IsPlayed where it is not what its type says; `continued` tells of a start that it is that of a
+    continue-as-new, which has no generation in .NET.  Large texts are still in their columns (`large`).
     Raises FormatError for an event that no row can hold, naming `place`.
     """
-    beyond = beyond_of(event)
     kind = type(event)
-    values: Values = _WRITERS[kind](event, beyond, place)
+    try:
+        beyond = beyond_of(event)
+        values: Values = _WRITERS[kind](event, beyond, place)
+    except RecursionError as error:
+        raise too_deep(place) from error
+    if continued and isinstance(event, ev.ExecutionStarted):
+        values["Generation"] = None
+        if event.generation:
+            beyond["generation"] = event.generation
     values["EventId"] = event.event_id
     values["IsPlayed"] = kind in _PLAYED if played is None else played
     values["_Timestamp"] = _instant(event.timestamp, "at", beyond, place)
@@ -374,7 +384,10 @@ def read_event(
         "timestamp": columns.known_time("_Timestamp", more.at),
         "event_id": columns.number("EventId", -1),
     }
-    event = reader(columns, base, more, instance_id)
+    try:
+        event = reader(columns, base, more, instance_id)
+    except RecursionError as error:
+        raise too_deep(place) from error
     extra = _NO_EXTRA if more is _NO_MORE else RowExtra(options=more.options, execution=more.execution)
     return event, extra
 
@@ -421,11 +434,9 @@ def _read_started(columns: Columns, base: dict[str, Any], more: More, instance_i
         **_call(columns, more),
         instance_id=instance.instance_id if instance is not None and instance.instance_id else instance_id,
         execution_id=execution or columns.text("ExecutionId") or "",
-        parent=None
-        if parent is None
-        else parent_from(parent, more.scheduled, "" if more.parent_blank else None),
+        parent=None if parent is None else parent_from(parent, more.scheduled, "" if more.parent_blank else None),
         scheduled_start=start if more.start is None else more.start,
-        generation=columns.number("Generation", 0),
+        generation=columns.number("Generation", 0) if more.generation is None else more.generation,
         correlation=columns.text("Correlation"),
         parent_trace_context=_trace_of(columns, more),
     )
@@ -472,9 +483,7 @@ def _read_bare(kind: type, **names: str) -> Callable[..., ev.AnyEvent]:
 _READERS: dict[str, Callable[[Columns, dict[str, Any], More, str], ev.AnyEvent]] = {
     "ExecutionStarted": _read_started,
     "ExecutionCompleted": _read_completed,
-    "ExecutionFailed": lambda columns, base, more, _: ev.ExecutionFailed(
-        **base, failure=_read_failure(columns, more)
-    ),
+    "ExecutionFailed": lambda columns, base, more, _: ev.ExecutionFailed(**base, failure=_read_failure(columns, more)),
     "ExecutionTerminated": lambda columns, base, more, _: ev.ExecutionTerminated(
         **base, input=columns.text("Input"), recurse=more.recurse, parent_execution=more.parent_execution
     ),

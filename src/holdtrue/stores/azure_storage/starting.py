@@ -54,10 +54,9 @@ class Starter:
                 return refused
             generation = _generation(standing)
             current = msgspec.structs.replace(start, started=msgspec.structs.replace(started, generation=generation))
+            operation = await self._operation(current, standing)
             try:
-                await self._access.service.tables.write(
-                    self._access.names.instances, self._operation(current, standing)
-                )
+                await self._access.service.tables.write(self._access.names.instances, operation)
             except (Conflict, NotThere) as error:
                 if isinstance(error, NotThere) and error.code == "TableNotFound":
                     raise self._access.failure(f"instance {started.instance_id!r}", error) from error
@@ -93,9 +92,9 @@ class Starter:
             )
         return not_started(CreateResult.ALREADY, record.projection, record.condition)
 
-    def _operation(self, start: Start, standing: Standing) -> Operation:
+    async def _operation(self, start: Start, standing: Standing) -> Operation:
         partition = self._formats.partition_key(start.started.instance_id)
-        values = self._formats.start_row(start)
+        values = await self._formats.start_row(start)
         if standing.row is None:
             return Operation(do=Do.INSERT, partition=partition, key="", values=values)
         return Operation(do=Do.REPLACE, partition=partition, key="", values=values, etag=standing.row.etag)

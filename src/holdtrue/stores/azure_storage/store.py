@@ -369,7 +369,7 @@ class AzureStorageStore:
         item = self._work.get(result.ref)
         if item is None:
             return CompleteOutcome(accepted=False)
-        await self._poster.result(item.task, result.event)
+        await self._poster.result(item.id, item.task, result.event)
         await self._work.done(result.ref)
         return CompleteOutcome(accepted=True)
 

@@ -16,7 +16,8 @@ from .access import Access
 from .adopting import BACK_SECONDS, Adopter
 from .arrivals import Arrived, is_wake
 from .dead_letters import DeadLetters
-from .formats import Formats, Unreadable
+from .dotnet_json import FormatError
+from .formats import Formats, arrived_as
 from .holding import Held
 from .mail import Mail
 from .service import QueueMessage
@@ -144,7 +145,7 @@ class Taking:
     async def _sort(self, queue: str, message: QueueMessage, began: float) -> None:
         try:
             content = await self._formats.read_message(message)
-        except Unreadable as error:
+        except FormatError as error:
             await self._letters.bury(
                 self._formats.unreadable_letter(queue, message, error), message.id, message.inserted
             )
@@ -159,8 +160,7 @@ class Taking:
             await self._mail.give_back(hand.number, wait)
             return
         hand = self._mail.hold(queue, message, content, began)
-        arrived = content.arrived(hand.number, message)
-        self._bring(content.instance_id, arrived)
+        self._bring(content.instance_id, arrived_as(content, hand.number, message))
 
     def _bring(self, instance_id: str, arrived: Arrived) -> None:
         held = self._held.get(self._keys.of(instance_id))
@@ -225,7 +225,9 @@ class Taking:
         return locked
 
     async def _adopt(self, instance_id: str) -> LockedInstance | None:
-        arrived = self._waiting.pop(instance_id)
+        arrived = self._waiting.pop(instance_id, None)
+        if arrived is None:
+            return None  # its partition was lost meanwhile
         key = self._keys.of(instance_id)
         if key in self._held:
             for one in arrived:

@@ -20,6 +20,7 @@ class RowView(msgspec.Struct, frozen=True, kw_only=True):
     execution_id: str
     status: Status
     start_id: str | None = None
+    is_child: bool = False
     generation: int = 0
     created_at: Ticks = 0
     completed_at: Ticks | None = None
@@ -64,8 +65,9 @@ def names_newer_start(row: RowView, sentinel: Sentinel) -> bool:
     """Whether the row of another execution is a start that waits (else it is stale).
 
     The start's own id settles it without times.  A start never has a generation below that of what it replaces.
+    A child has no row before its first commit: what names a parent is what a commit left behind.
     """
-    if row.execution_id == sentinel.execution_id:
+    if row.execution_id == sentinel.execution_id or row.is_child:
         return False
     state = sentinel.state
     if row.start_id is not None and state.start_id:

@@ -1,6 +1,7 @@
-"""Events in messages: the structs of .NET's types with their members in its order, and the way there and back.
+"""Events in messages: .NET's types, each with its members in the order in which they are written, and the way there
+and back.
 
-Pure.  `$type` is compared with the names that stand here, and never means anything else.
+A `$type` is compared with the names that stand here, and never means anything else.  Pure.
 """
 
 from collections.abc import Callable
@@ -11,15 +12,7 @@ import msgspec
 from holdtrue.core import events as ev
 from holdtrue.core.events import FailureDetails
 
-from .beyond import (
-    Beyond,
-    end_of,
-    failure_of,
-    shown_end,
-    shown_failure,
-    shown_trace,
-    version_from,
-)
+from .beyond import Beyond, end_of, failure_of, shown_end, shown_failure, shown_trace, version_from
 from .dotnet_json import (
     CORE,
     STRINGS,
@@ -37,11 +30,402 @@ from .dotnet_json import (
     time_text,
 )
 from .rows import STATUS_NAMES, STATUSES, generation_of
-from holdtrue.core.projection import Status
 
-TRACE_TYPE = CORE + "Tracing.DistributedTraceContext"
-Tags = dict[str, str | None]
+TRACE = CORE + "Tracing.DistributedTraceContext"
+
+_TAGS = dict[str, str | None] | None
+_OBJECT = dict[str, Any] | None
+_Text = str | None
+_NAMED: list[Any] = [("Name", _Text, None), ("Version", _Text, None), ("Input", _Text, None)]
+_FAILED: list[Any] = [
+    ("EventType", int | str, 0),
+    ("TaskScheduledId", int),
+    ("Reason", _Text, None),
+    ("Details", _Text, None),
+    ("FailureDetails", TypedFailure | None, None),
+]
+_SUCCEEDED: list[Any] = [("EventType", int | str, 0), ("TaskScheduledId", int), ("Result", _Text, None)]
+_REASON: list[Any] = [("EventType", int | str, 0), ("Reason", _Text, None)]
+_NUMBER: Any = ("EventType", int | str, 0)
+_TRACED: Any = ("ParentTraceContext", _OBJECT, None)
+
+_MEMBERS: dict[type[ev.HistoryEvent], list[Any]] = {
+    ev.ExecutionStarted: [
+        ("OrchestrationInstance", TypedInstance | None, None),
+        _NUMBER,
+        ("ParentInstance", TypedParent | None, None),
+        *_NAMED,
+        ("Tags", _TAGS, None),
+        ("Correlation", _Text, None),
+        _TRACED,
+        ("ScheduledStartTime", _Text, None),
+        ("Generation", int | None, None),
+        ("GenerateNewTrace", bool, False),
+    ],
+    ev.ExecutionCompleted: [
+        _NUMBER,
+        ("OrchestrationStatus", int | str, 0),
+        ("Result", _Text, None),
+        ("FailureDetails", TypedFailure | None, None),
+    ],
+    ev.ExecutionFailed: [
+        _NUMBER,
+        ("Reason", _Text, None),
+        ("Details", _Text, None),
+        ("FailureDetails", TypedFailure | None, None),
+    ],
+    ev.ExecutionTerminated: [_NUMBER, ("Input", _Text, None)],
+    ev.TaskScheduled: [_NUMBER, *_NAMED, _TRACED, ("Tags", _TAGS, None)],
+    ev.TaskCompleted: _SUCCEEDED,
+    ev.TaskFailed: _FAILED,
+    ev.SubOrchestrationInstanceCreated: [
+        _NUMBER,
+        ("Name", _Text, None),
+        ("Version", _Text, None),
+        ("InstanceId", _Text, None),
+        ("Input", _Text, None),
+        ("ClientSpanId", _Text, None),
+        ("Tags", _TAGS, None),
+    ],
+    ev.SubOrchestrationInstanceCompleted: _SUCCEEDED,
+    ev.SubOrchestrationInstanceFailed: _FAILED,
+    ev.TimerCreated: [_NUMBER, ("FireAt", str)],
+    ev.TimerFired: [_NUMBER, ("TimerId", int), ("FireAt", str)],
+    ev.OrchestratorStarted: [_NUMBER],
+    ev.OrchestratorCompleted: [_NUMBER],
+    ev.EventSent: [_NUMBER, ("InstanceId", _Text, None), ("Name", _Text, None), ("Input", _Text, None)],
+    ev.EventRaised: [_NUMBER, ("Name", _Text, None), ("Input", _Text, None), _TRACED],
+    ev.ContinueAsNew: [_NUMBER, ("Result", _Text, None)],
+    ev.GenericEvent: [("Data", _Text, None), _NUMBER],
+    ev.HistoryState: [_NUMBER, ("State", Any, None)],
+    ev.ExecutionSuspended: _REASON,
+    ev.ExecutionResumed: _REASON,
+    ev.ExecutionRewound: [
+        *_REASON,
+        ("ParentExecutionId", _Text, None),
+        ("InstanceId", _Text, None),
+        _TRACED,
+    ],
+}
+"""The members of each type; behind them always EventId, IsPlayed, Timestamp."""
 
 
-def _tag(name: str) -> str:
-    return f"{CORE}History.{name.removeprefix('Wire')}"
+def _wire_struct(kind: type[ev.HistoryEvent], members: list[Any]) -> Any:
+    name = kind.__name__ if kind is ev.GenericEvent else f"{kind.__name__}Event"
+    number = ev.EVENT_TYPES.index(kind)
+    own = [
+        ("EventType", int | str, number) if member is _NUMBER or member[0] == "EventType" else member
+        for member in members
+    ]
+    tail: list[Any] = [("EventId", int, -1), ("IsPlayed", bool, False), ("Timestamp", str)]
+    return msgspec.defstruct(
+        name, [*own, *tail], kw_only=True, gc=False, tag_field=TYPE, tag=f"{CORE}History.{name}", module=__name__
+    )
+
+
+_KINDS = {kind: _wire_struct(kind, members) for kind, members in _MEMBERS.items()}
+_EVENT_OF = {struct: kind for kind, struct in _KINDS.items()}
+TYPE_NAMES: tuple[str, ...] = tuple(struct.__struct_config__.tag for struct in _KINDS.values())
+"""The `$type` of each event, by the family's number."""
+
+
+def _union() -> Any:
+    found: Any = None
+    for struct in _KINDS.values():
+        found = struct if found is None else found | struct
+    return found
+
+
+WIRE_EVENT = _union()
+"""An event in a message, whichever."""
+
+
+# -- from events -----------------------------------------------------------------------------------------
+
+
+def to_wire(event: ev.AnyEvent, beyond: dict[str, Any], place: str) -> Any:
+    """An event as it stands in a message; `beyond` is what is noted of it beside.  Raises FormatError."""
+    kind = type(event)
+    return _KINDS[kind](
+        **_WRITERS[kind](event, beyond, place),
+        EventId=event.event_id,
+        Timestamp=time_text(event.timestamp, place),
+    )
+
+
+def typed_tags(tags: dict[str, str] | None) -> Any:
+    """Tags as an object in a message."""
+    return None if tags is None else {TYPE: STRINGS, **shown_tags(tags)}
+
+
+def tags_from(found: dict[str, str | None] | None, noted: dict[str, str] | None = None) -> dict[str, str] | None:
+    """Tags of ours from such an object."""
+    if noted is not None or found is None:
+        return noted
+    return {key: value or "" for key, value in found.items() if key != TYPE}
+
+
+def _trace(event: Any) -> Any:
+    trace = event.parent_trace_context
+    shown = None if trace is None else shown_trace(trace)
+    return None if shown is None else {TYPE: TRACE, **shown}
+
+
+def _write_started(event: ev.ExecutionStarted, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    parent, start = event.parent, event.scheduled_start
+    wire_parent = None
+    if parent is not None:
+        instance = TypedInstance(parent.instance_id, parent.execution_id)
+        wire_parent = TypedParent(parent.name, instance, parent.task_id, parent.version or "")
+    return {
+        "OrchestrationInstance": TypedInstance(event.instance_id, event.execution_id),
+        "ParentInstance": wire_parent,
+        "Name": event.name,
+        "Version": event.version or "",
+        "Input": event.input,
+        "Tags": typed_tags(event.tags),
+        "Correlation": event.correlation,
+        "ParentTraceContext": _trace(event),
+        "ScheduledStartTime": None if start is None else time_text(start, place),
+        "Generation": generation_of(event),
+    }
+
+
+def _write_completed(event: ev.ExecutionCompleted, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    result, failure = shown_end(event, beyond)
+    return {
+        "OrchestrationStatus": event.status,
+        "Result": result,
+        "FailureDetails": None if failure is None else failure_as(TypedFailure, failure),
+    }
+
+
+def _write_failure(event: Any, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    failure: FailureDetails | None = event.failure
+    whole = shown_failure(failure, beyond)
+    return {
+        "Reason": None if failure is None else failure.message,
+        "Details": failure.stack_trace if failure is not None and whole is None else None,
+        "FailureDetails": None if whole is None else failure_as(TypedFailure, whole),
+    }
+
+
+def _write_failed(event: Any, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    return {"TaskScheduledId": event.task_scheduled_id, **_write_failure(event, beyond, place)}
+
+
+def _write_call(event: Any, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    return {
+        "Name": event.name,
+        "Version": event.version or "",
+        "Input": event.input,
+        "Tags": typed_tags(event.tags),
+    }
+
+
+def _write_child(event: ev.SubOrchestrationInstanceCreated, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    return {**_write_call(event, beyond, place), "InstanceId": event.instance_id}
+
+
+def _write_succeeded(event: Any, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    return {"TaskScheduledId": event.task_scheduled_id, "Result": event.result}
+
+
+def _write_rewound(event: ev.ExecutionRewound, beyond: dict[str, Any], place: str) -> dict[str, Any]:
+    return {
+        "Reason": event.reason,
+        "ParentExecutionId": event.parent_execution_id,
+        "InstanceId": event.instance_id,
+        "ParentTraceContext": _trace(event),
+    }
+
+
+_Writer = Callable[[Any, dict[str, Any], str], dict[str, Any]]
+
+_WRITERS: dict[type, _Writer] = {
+    ev.ExecutionStarted: _write_started,
+    ev.ExecutionCompleted: _write_completed,
+    ev.ExecutionFailed: _write_failure,
+    ev.ExecutionTerminated: lambda event, beyond, place: {"Input": event.input},
+    ev.TaskScheduled: _write_call,
+    ev.TaskCompleted: _write_succeeded,
+    ev.TaskFailed: _write_failed,
+    ev.SubOrchestrationInstanceCreated: _write_child,
+    ev.SubOrchestrationInstanceCompleted: _write_succeeded,
+    ev.SubOrchestrationInstanceFailed: _write_failed,
+    ev.TimerCreated: lambda event, beyond, place: {"FireAt": time_text(event.fire_at, place)},
+    ev.TimerFired: lambda event, beyond, place: {
+        "TimerId": event.timer_id,
+        "FireAt": time_text(event.fire_at, place),
+    },
+    ev.OrchestratorStarted: lambda event, beyond, place: {},
+    ev.OrchestratorCompleted: lambda event, beyond, place: {},
+    ev.EventSent: lambda event, beyond, place: {
+        "InstanceId": event.instance_id,
+        "Name": event.name,
+        "Input": event.input,
+    },
+    ev.EventRaised: lambda event, beyond, place: {
+        "Name": event.name,
+        "Input": event.input,
+        "ParentTraceContext": _trace(event),
+    },
+    ev.ContinueAsNew: lambda event, beyond, place: {"Result": event.input},
+    ev.GenericEvent: lambda event, beyond, place: {"Data": event.data},
+    ev.HistoryState: lambda event, beyond, place: {"State": event.state},
+    ev.ExecutionSuspended: lambda event, beyond, place: {"Reason": event.reason},
+    ev.ExecutionResumed: lambda event, beyond, place: {"Reason": event.reason},
+    ev.ExecutionRewound: _write_rewound,
+}
+
+
+# -- to events -------------------------------------------------------------------------------------------
+
+
+def from_wire(found: Any, instance_id: str, execution_id: str | None, beyond: Beyond, place: str) -> ev.AnyEvent:
+    """The event in a message to an instance.  Raises FormatError."""
+    kind = _EVENT_OF[type(found)]
+    return kind(
+        timestamp=from_time_text(found.Timestamp, place),
+        event_id=found.EventId,
+        **_READERS[kind](found, beyond, place, instance_id, execution_id),
+    )  # type: ignore[return-value]
+
+
+def _known(text: str | None, member: str, place: str) -> str:
+    if text is None:
+        raise FormatError(place, f"its {member} is missing")
+    return text
+
+
+def _trace_in(found: Any, beyond: Beyond, place: str) -> str | None:
+    trace = found.ParentTraceContext
+    if beyond.trace is not None or trace is None:
+        return beyond.trace
+    return dump({key: value for key, value in trace.items() if key != TYPE}, place)
+
+
+def _failure_in(found: Any) -> FailureDetails | None:
+    failure = found.FailureDetails
+    return None if failure is None else failure_from(failure)
+
+
+def _read_call(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    return {
+        "name": _known(found.Name, "Name", place),
+        "version": version_from(found.Version, beyond.blank),
+        "input": found.Input,
+        "tags": tags_from(found.Tags, beyond.tags),
+    }
+
+
+def _read_started(found: Any, beyond: Beyond, place: str, instance_id: str, execution_id: str | None) -> dict[str, Any]:
+    instance, parent, start = found.OrchestrationInstance, found.ParentInstance, found.ScheduledStartTime
+    own = instance is not None
+    return {
+        **_read_call(found, beyond, place),
+        "instance_id": instance.instance_id if own and instance.instance_id else instance_id,
+        "execution_id": (instance.execution_id if own else None) or execution_id or "",
+        "parent": None
+        if parent is None
+        else parent_from(parent, beyond.scheduled, "" if beyond.parent_blank else None),
+        "scheduled_start": None if start is None else from_time_text(start, place),
+        "generation": found.Generation or 0,
+        "correlation": found.Correlation,
+        "parent_trace_context": _trace_in(found, beyond, place),
+    }
+
+
+def _read_completed(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    status = found.OrchestrationStatus
+    if isinstance(status, str):
+        status = STATUSES.get(status)
+    if status not in _STATUS_NUMBERS:
+        raise FormatError(place, f"its OrchestrationStatus {found.OrchestrationStatus!r} is unknown")
+    result, failure = end_of(int(status), found.Result, _failure_in(found), beyond)
+    return {"status": int(status), "result": result, "failure": failure}
+
+
+_STATUS_NUMBERS = frozenset(int(status) for status in STATUS_NAMES)
+
+
+def _read_failure(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    return {"failure": failure_of(_failure_in(found), found.Reason, found.Details, beyond)}
+
+
+def _read_failed(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    return {"task_scheduled_id": found.TaskScheduledId, **_read_failure(found, beyond, place)}
+
+
+def _read_succeeded(found: Any, *_: Any) -> dict[str, Any]:
+    return {"task_scheduled_id": found.TaskScheduledId, "result": found.Result}
+
+
+def _read_terminated(found: Any, beyond: Beyond, *_: Any) -> dict[str, Any]:
+    return {"input": found.Input, "recurse": beyond.recurse, "parent_execution": beyond.parent_execution}
+
+
+def _read_child(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    return {
+        **_read_call(found, beyond, place),
+        "instance_id": _known(found.InstanceId, "InstanceId", place),
+    }
+
+
+def _read_sent(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    return {
+        "instance_id": _known(found.InstanceId, "InstanceId", place),
+        "name": _known(found.Name, "Name", place),
+        "input": found.Input,
+    }
+
+
+def _read_raised(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    return {
+        "name": _known(found.Name, "Name", place),
+        "input": found.Input,
+        "parent_trace_context": _trace_in(found, beyond, place),
+    }
+
+
+def _read_state(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    state = found.State
+    return {"state": state if state is None or isinstance(state, str) else dump(state, place)}
+
+
+def _read_rewound(found: Any, beyond: Beyond, place: str, *_: Any) -> dict[str, Any]:
+    return {
+        "reason": found.Reason,
+        "parent_execution_id": found.ParentExecutionId,
+        "instance_id": found.InstanceId,
+        "parent_trace_context": _trace_in(found, beyond, place),
+    }
+
+
+_READERS: dict[type, Callable[..., dict[str, Any]]] = {
+    ev.ExecutionStarted: _read_started,
+    ev.ExecutionCompleted: _read_completed,
+    ev.ExecutionFailed: _read_failure,
+    ev.ExecutionTerminated: _read_terminated,
+    ev.TaskScheduled: _read_call,
+    ev.TaskCompleted: _read_succeeded,
+    ev.TaskFailed: _read_failed,
+    ev.SubOrchestrationInstanceCreated: _read_child,
+    ev.SubOrchestrationInstanceCompleted: _read_succeeded,
+    ev.SubOrchestrationInstanceFailed: _read_failed,
+    ev.TimerCreated: lambda found, beyond, place, *_: {"fire_at": from_time_text(found.FireAt, place)},
+    ev.TimerFired: lambda found, beyond, place, *_: {
+        "timer_id": found.TimerId,
+        "fire_at": from_time_text(found.FireAt, place),
+    },
+    ev.OrchestratorStarted: lambda *_: {},
+    ev.OrchestratorCompleted: lambda *_: {},
+    ev.EventSent: _read_sent,
+    ev.EventRaised: _read_raised,
+    ev.ContinueAsNew: lambda found, *_: {"input": found.Result},
+    ev.GenericEvent: lambda found, *_: {"data": found.Data},
+    ev.HistoryState: _read_state,
+    ev.ExecutionSuspended: lambda found, *_: {"reason": found.Reason},
+    ev.ExecutionResumed: lambda found, *_: {"reason": found.Reason},
+    ev.ExecutionRewound: _read_rewound,
+}

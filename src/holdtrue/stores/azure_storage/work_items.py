@@ -14,7 +14,8 @@ from holdtrue.stores.protocol import LockedActivity, queue_name
 
 from .access import Access
 from .dead_letters import DeadLetters
-from .formats import Formats, Unreadable
+from .dotnet_json import FormatError
+from .formats import Formats, task_of
 from .mail import Mail
 from .service import QueueMessage, ServiceError
 from .taking import Keys
@@ -27,12 +28,13 @@ LONGEST_STRANGER_SECONDS = 600
 
 
 class WorkItem:
-    """A work item in hand: `run` counts its deliveries, `locked` that the engine has it."""
+    """A work item in hand, and its envelope's id: `run` counts its deliveries, `locked` that the engine has it."""
 
-    __slots__ = ("locked", "number", "queue", "run", "scheduled_at", "task", "token")
+    __slots__ = ("id", "locked", "number", "queue", "run", "scheduled_at", "task", "token")
 
-    def __init__(self, number: int, task: ActivityTask, run: int, scheduled_at: int) -> None:
+    def __init__(self, number: int, id: str, task: ActivityTask, run: int, scheduled_at: int) -> None:
         self.number = number
+        self.id = id
         self.task = task
         self.run = run
         self.scheduled_at = scheduled_at
@@ -74,8 +76,8 @@ class WorkItems:
     async def _sort(self, queue: str, message: QueueMessage, began: float) -> None:
         try:
             content = await self._formats.read_message(message)
-            task = content.task()
-        except Unreadable as error:
+            task = task_of(content)
+        except FormatError as error:
             await self._letters.bury(
                 self._formats.unreadable_letter(queue, message, error), message.id, message.inserted
             )
@@ -85,7 +87,7 @@ class WorkItems:
             log.warning("a work item could not be read, it comes again: %s", error)
             return
         hand = self._mail.hold(queue, message, content, began)
-        item = WorkItem(hand.number, task, message.dequeue_count, message.inserted)
+        item = WorkItem(hand.number, content.id, task, message.dequeue_count, message.inserted)
         if item.queue not in self._served:
             wait = min(LONGEST_STRANGER_SECONDS, STRANGER_SECONDS << min(10, message.dequeue_count - 1))
             await self._mail.give_back(hand.number, wait)
