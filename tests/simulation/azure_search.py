@@ -77,15 +77,19 @@ AMBIGUOUS = (Mishap.LOST, Mishap.RESENT, Mishap.LATE)
 SECONDS = {Mishap.LATE: 3.0, Mishap.DOUBLED: 3.0, Mishap.SLOW: 3.0, Mishap.SLOW_ANSWER: 3.0}
 
 
-def points(name: str, mishaps: Sequence[Mishap] = tuple(Mishap)) -> list[CallFault]:
+def points(
+    name: str, mishaps: Sequence[Mishap] = tuple(Mishap), *, kinds: tuple[str, ...] = ("",)
+) -> list[CallFault]:
     """Every single fault of a fixed scenario: each call of a run without faults, but for the polls that found nothing
-    and what comes after the last write of an instance, with each mishap that would show."""
+    and what comes after the last write of an instance, with each mishap that would show.
+
+    `kinds` are beginnings of the calls' verbs."""
     cluster, error = play(1, scenarios()[name], CallFaultList())
     if error is not None:
         raise error
     found = []
     for number, call in enumerate(cluster.calls[: cluster.last_write]):
-        if call.verb == "queues.take" and number not in cluster.fruitful:
+        if (call.verb == "queues.take" and number not in cluster.fruitful) or not call.verb.startswith(kinds):
             continue
         for mishap in mishaps:
             if (mishap in OF_WRITES and call.verb in READS) or (mishap in HOSTS_ONLY and not call.part.startswith("h")):

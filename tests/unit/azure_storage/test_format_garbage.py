@@ -15,7 +15,8 @@ from holdtrue.stores.azure_storage.dotnet_json import FormatError
 from holdtrue.stores.azure_storage.envelopes import Envelope, Wrapped, decode, decode_blob, encode
 from holdtrue.stores.azure_storage.instances_row import read_row
 from holdtrue.stores.azure_storage.large import pack, unpack
-from holdtrue.stores.azure_storage.rows import event_values, read_event
+from holdtrue.stores.azure_storage.row_reading import read_event
+from holdtrue.stores.azure_storage.rows import event_values
 from holdtrue.stores.azure_storage.service import Instant, Typed
 from holdtrue.stores.errors import StoreError
 from tests.unit.azure_storage.event_strategies import events, json_values

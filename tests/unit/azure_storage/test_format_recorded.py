@@ -29,7 +29,8 @@ from holdtrue.stores.azure_storage.names import (
     row_key,
     unescape_key,
 )
-from holdtrue.stores.azure_storage.rows import event_values, read_event, rewound_from
+from holdtrue.stores.azure_storage.row_reading import read_event, rewound_from
+from holdtrue.stores.azure_storage.rows import event_values
 from holdtrue.stores.azure_storage.service import Instant
 from tests.unit.azure_storage.recorded import columns, history_rows, recorded
 

@@ -31,7 +31,8 @@ from holdtrue.stores.azure_storage.large import (
     unpack,
 )
 from holdtrue.stores.azure_storage.owing import RowExtra
-from holdtrue.stores.azure_storage.rows import event_values, read_event
+from holdtrue.stores.azure_storage.row_reading import read_event
+from holdtrue.stores.azure_storage.rows import event_values
 from holdtrue.stores.azure_storage.service import Instant, Value
 from tests.unit.azure_storage.event_strategies import events, failures, names, numbers, options, tags, texts, ticks
 

@@ -47,10 +47,6 @@ class Beyond(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     parent_execution: str | None = None
 
 
-NOTHING = Beyond()
-"""Nothing to be noted."""
-
-
 def beyond_of(event: ev.AnyEvent) -> dict[str, Any]:
     """What is to be noted of an event, by the names of `Beyond`; mostly nothing."""
     find = _FINDERS.get(type(event))
@@ -123,6 +119,11 @@ def shown_trace(trace: str) -> dict[str, Any] | None:
         return found if dump(found, "") == trace and not has_reserved_names(found) else None
     except FormatError:
         return None
+
+
+def generation_of(event: ev.ExecutionStarted) -> int | None:
+    """The generation as .NET writes it: a child's first execution has none."""
+    return None if event.parent is not None and event.generation == 0 else event.generation
 
 
 def version_from(version: str | None, blank: bool) -> str | None:

@@ -74,7 +74,9 @@ class Committer:
         commit = committing.commit
         async with held.busy:
             if commit.replace:
-                if (commit.old_execution, commit.old_length) != (held.execution_id, held.state.rows):
+                assert held.started is not None
+                standing = held.execution_id if held.state.rows else held.started.execution_id
+                if (commit.old_execution, commit.old_length) != (standing, held.state.rows):
                     return CommitResult.STALE
             elif commit.first != held.state.rows:
                 return CommitResult.STALE

@@ -19,7 +19,8 @@ from .beyond import Beyond, beyond_of
 from .dotnet_json import CORE, STRINGS, TYPE, FormatError, TypedInstance, dump, load, too_deep
 from .large import MOST_BLOB_BYTES, MOST_MESSAGE_BYTES, Blob, pack, unpack
 from .names import message_blob
-from .wire_events import TYPE_NAMES, WIRE_EVENT, from_wire, tags_from, to_wire
+from .wire_events import from_wire, tags_from, to_wire
+from .wire_types import TYPE_NAMES, WIRE_EVENT
 
 NO_ACTIVITY_ID = "00000000-0000-0000-0000-000000000000"
 """The ActivityId of a wrapper."""

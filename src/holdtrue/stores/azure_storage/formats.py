@@ -33,7 +33,8 @@ from .large import Blob, blob_at, blobs_named, moved_back, moved_out, pack, unpa
 from .names import OWN, escape_key, own_folder, row_key, unescape_key
 from .owing import Extra, RowExtra
 from .planning import LogRow, decode_extra, decode_log, encode_log
-from .rows import event_values, read_event
+from .row_reading import read_event
+from .rows import event_values
 from .sentinel import Sentinel, columns, extra_text, text_of
 from .service import QueueMessage, Row, Value
 from .verdicts import RowView

@@ -11,10 +11,10 @@ from holdtrue.core.events import ExecutionStarted, FailureDetails, Ticks
 from holdtrue.core.projection import Projection, Status
 
 from .beyond import version_from
+from .columns import FIRST_TICKS, STATUS_NAMES, STATUSES, Columns, Values, tags_of, tags_text
 from .dotnet_json import FormatError
 from .large import BLOB_SUFFIX, Blob, is_large, pack
 from .names import OWN, own_folder
-from .rows import FIRST_TICKS, STATUS_NAMES, STATUSES, Columns, Values, tags_of, tags_text
 from .service import Instant, Value
 
 NONE = "null"

@@ -63,12 +63,13 @@ class Reader:
         read_after, doubted = False, False
         while True:
             view = None if row is None else self._formats.row_view(row)
-            told = judge(view, sentinel, row_was_read_after=read_after)
+            told = judge(view, sentinel, row_was_read_after=read_after, both_again=doubted)
             if told is Told.ROW_AGAIN:
                 row, read_after = await self._access.instances_row(instance_id), True
                 continue
             if told is Told.IN_DOUBT and not doubted:
-                await self._access.environment.sleep(DOUBT_SECONDS)
+                if view is not None and view.status is not Status.TERMINATED:
+                    await self._access.environment.sleep(DOUBT_SECONDS)
                 sentinel = await self._access.sentinel(instance_id)
                 row, read_after, doubted = await self._access.instances_row(instance_id), True, True
                 continue
@@ -137,7 +138,11 @@ class Reader:
         if started is None:
             return None
         projection: Projection = project(initial(started), [one.event for one in history])
-        if row is not None:
+        told = sentinel.state.projection
+        if sentinel.is_ours and told is not None:
+            # Only a rewind of .NET's is suspected; nobody has written the sentinel after us.
+            projection.custom_status, projection.created_at = told.custom_status, told.created_at
+        elif row is not None:
             projection.custom_status = self._formats.custom_status(row)
         view = None if row is None else self._formats.row_view(row)
         state = sentinel.state

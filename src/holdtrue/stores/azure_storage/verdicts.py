@@ -42,10 +42,13 @@ class Told(StrEnum):
     """A purge of .NET is under way, or a history is lost: both are read again after a second, then it is marked."""
 
 
-def judge(row: RowView | None, sentinel: Sentinel | None, *, row_was_read_after: bool = False) -> Told:
+def judge(
+    row: RowView | None, sentinel: Sentinel | None, *, row_was_read_after: bool = False, both_again: bool = False
+) -> Told:
     """Who tells the status of an instance with this row and this sentinel.
 
-    `row_was_read_after` says that the row was read when the answer to the sentinel's read was there.
+    `row_was_read_after` says that the row was read when the answer to the sentinel's read was there, `both_again`
+    that so they were once before, and the row was not Pending then.
     """
     if sentinel is None or sentinel.state.purging or not sentinel.has_history:
         if not row_was_read_after:
@@ -53,7 +56,10 @@ def judge(row: RowView | None, sentinel: Sentinel | None, *, row_was_read_after:
             return Told.ROW_AGAIN
         if row is None:
             return Told.NOT_FOUND
-        return Told.ROW if row.status in (Status.PENDING, Status.TERMINATED) else Told.IN_DOUBT
+        if row.status is Status.PENDING:
+            return Told.ROW
+        # Terminated: by .NET while it waited; or its first commit has come since, which ended it.
+        return Told.ROW if row.status is Status.TERMINATED and both_again else Told.IN_DOUBT
     if row is None or row.execution_id in ("", sentinel.execution_id):
         return _sentinel_or_history(row, sentinel)
     if names_newer_start(row, sentinel):

@@ -1,18 +1,13 @@
-"""Events in messages: .NET's types, each with its members in the order in which they are written, and the way there
-and back.
-
-A `$type` is compared with the names that stand here, and never means anything else.  Pure.
-"""
+"""Events in messages: to .NET's types and back.  Pure."""
 
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from holdtrue.core import events as ev
 from holdtrue.core.events import FailureDetails
 
-from .beyond import Beyond, end_of, failure_of, shown_end, shown_failure, shown_trace, version_from
+from .beyond import Beyond, end_of, failure_of, generation_of, shown_end, shown_failure, shown_trace, version_from
+from .columns import STATUS_NAMES, STATUSES
 from .dotnet_json import (
     CORE,
     STRINGS,
@@ -29,115 +24,9 @@ from .dotnet_json import (
     shown_tags,
     time_text,
 )
-from .rows import STATUS_NAMES, STATUSES, generation_of
+from .wire_types import EVENT_OF, KINDS
 
 TRACE = CORE + "Tracing.DistributedTraceContext"
-
-_TAGS = dict[str, str | None] | None
-_OBJECT = dict[str, Any] | None
-_Text = str | None
-_NAMED: list[Any] = [("Name", _Text, None), ("Version", _Text, None), ("Input", _Text, None)]
-_FAILED: list[Any] = [
-    ("EventType", int | str, 0),
-    ("TaskScheduledId", int),
-    ("Reason", _Text, None),
-    ("Details", _Text, None),
-    ("FailureDetails", TypedFailure | None, None),
-]
-_SUCCEEDED: list[Any] = [("EventType", int | str, 0), ("TaskScheduledId", int), ("Result", _Text, None)]
-_REASON: list[Any] = [("EventType", int | str, 0), ("Reason", _Text, None)]
-_NUMBER: Any = ("EventType", int | str, 0)
-_TRACED: Any = ("ParentTraceContext", _OBJECT, None)
-
-_MEMBERS: dict[type[ev.HistoryEvent], list[Any]] = {
-    ev.ExecutionStarted: [
-        ("OrchestrationInstance", TypedInstance | None, None),
-        _NUMBER,
-        ("ParentInstance", TypedParent | None, None),
-        *_NAMED,
-        ("Tags", _TAGS, None),
-        ("Correlation", _Text, None),
-        _TRACED,
-        ("ScheduledStartTime", _Text, None),
-        ("Generation", int | None, None),
-        ("GenerateNewTrace", bool, False),
-    ],
-    ev.ExecutionCompleted: [
-        _NUMBER,
-        ("OrchestrationStatus", int | str, 0),
-        ("Result", _Text, None),
-        ("FailureDetails", TypedFailure | None, None),
-    ],
-    ev.ExecutionFailed: [
-        _NUMBER,
-        ("Reason", _Text, None),
-        ("Details", _Text, None),
-        ("FailureDetails", TypedFailure | None, None),
-    ],
-    ev.ExecutionTerminated: [_NUMBER, ("Input", _Text, None)],
-    ev.TaskScheduled: [_NUMBER, *_NAMED, _TRACED, ("Tags", _TAGS, None)],
-    ev.TaskCompleted: _SUCCEEDED,
-    ev.TaskFailed: _FAILED,
-    ev.SubOrchestrationInstanceCreated: [
-        _NUMBER,
-        ("Name", _Text, None),
-        ("Version", _Text, None),
-        ("InstanceId", _Text, None),
-        ("Input", _Text, None),
-        ("ClientSpanId", _Text, None),
-        ("Tags", _TAGS, None),
-    ],
-    ev.SubOrchestrationInstanceCompleted: _SUCCEEDED,
-    ev.SubOrchestrationInstanceFailed: _FAILED,
-    ev.TimerCreated: [_NUMBER, ("FireAt", str)],
-    ev.TimerFired: [_NUMBER, ("TimerId", int), ("FireAt", str)],
-    ev.OrchestratorStarted: [_NUMBER],
-    ev.OrchestratorCompleted: [_NUMBER],
-    ev.EventSent: [_NUMBER, ("InstanceId", _Text, None), ("Name", _Text, None), ("Input", _Text, None)],
-    ev.EventRaised: [_NUMBER, ("Name", _Text, None), ("Input", _Text, None), _TRACED],
-    ev.ContinueAsNew: [_NUMBER, ("Result", _Text, None)],
-    ev.GenericEvent: [("Data", _Text, None), _NUMBER],
-    ev.HistoryState: [_NUMBER, ("State", Any, None)],
-    ev.ExecutionSuspended: _REASON,
-    ev.ExecutionResumed: _REASON,
-    ev.ExecutionRewound: [
-        *_REASON,
-        ("ParentExecutionId", _Text, None),
-        ("InstanceId", _Text, None),
-        _TRACED,
-    ],
-}
-"""The members of each type; behind them always EventId, IsPlayed, Timestamp."""
-
-
-def _wire_struct(kind: type[ev.HistoryEvent], members: list[Any]) -> Any:
-    name = kind.__name__ if kind is ev.GenericEvent else f"{kind.__name__}Event"
-    number = ev.EVENT_TYPES.index(kind)
-    own = [
-        ("EventType", int | str, number) if member is _NUMBER or member[0] == "EventType" else member
-        for member in members
-    ]
-    tail: list[Any] = [("EventId", int, -1), ("IsPlayed", bool, False), ("Timestamp", str)]
-    return msgspec.defstruct(
-        name, [*own, *tail], kw_only=True, gc=False, tag_field=TYPE, tag=f"{CORE}History.{name}", module=__name__
-    )
-
-
-_KINDS = {kind: _wire_struct(kind, members) for kind, members in _MEMBERS.items()}
-_EVENT_OF = {struct: kind for kind, struct in _KINDS.items()}
-TYPE_NAMES: tuple[str, ...] = tuple(struct.__struct_config__.tag for struct in _KINDS.values())
-"""The `$type` of each event, by the family's number."""
-
-
-def _union() -> Any:
-    found: Any = None
-    for struct in _KINDS.values():
-        found = struct if found is None else found | struct
-    return found
-
-
-WIRE_EVENT = _union()
-"""An event in a message, whichever."""
 
 
 # -- from events -----------------------------------------------------------------------------------------
@@ -146,7 +35,7 @@ WIRE_EVENT = _union()
 def to_wire(event: ev.AnyEvent, beyond: dict[str, Any], place: str) -> Any:
     """An event as it stands in a message; `beyond` is what is noted of it beside.  Raises FormatError."""
     kind = type(event)
-    return _KINDS[kind](
+    return KINDS[kind](
         **_WRITERS[kind](event, beyond, place),
         EventId=event.event_id,
         Timestamp=time_text(event.timestamp, place),
@@ -284,7 +173,7 @@ _WRITERS: dict[type, _Writer] = {
 
 def from_wire(found: Any, instance_id: str, execution_id: str | None, beyond: Beyond, place: str) -> ev.AnyEvent:
     """The event in a message to an instance.  Raises FormatError."""
-    kind = _EVENT_OF[type(found)]
+    kind = EVENT_OF[type(found)]
     return kind(
         timestamp=from_time_text(found.Timestamp, place),
         event_id=found.EventId,

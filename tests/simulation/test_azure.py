@@ -1,0 +1,33 @@
+"""The hub on Azure Storage, where no transaction joins queues, history and rows: by chance, and at every point."""
+
+import pytest
+from azure_search import AMBIGUOUS, by_seed, points, scenarios, with_one
+
+from holdtrue.testing.storage_faults import Mishap
+
+SEEDS, CHUNK = 400, 25
+SHARES = 4
+DEATHS = (Mishap.CRASH_BEFORE, Mishap.CRASH_AFTER, Mishap.PAUSE_AFTER)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_random_runs(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        by_seed(seed)
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("name", [name for name in scenarios() if name not in ("large", "held")])
+def test_every_death_and_every_ambiguous_write(name: str, share: int) -> None:
+    every = points(name, (*AMBIGUOUS, *DEATHS))
+    assert len(every) > 150
+    for fault in every[share::SHARES]:
+        with_one(name, fault)
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_commit_in_parts_stopped_after_each(share: int) -> None:
+    every = points("large", (Mishap.LOST, Mishap.RESENT, *DEATHS), kinds=("tables.transact", "blobs."))
+    assert len(every) > 80
+    for fault in every[share::SHARES]:
+        with_one("large", fault)
