@@ -19,8 +19,8 @@ from holdtrue.core import events as ev
 from holdtrue.engine.settings import HostSettings
 from holdtrue.stores.azure_storage.formats import Formats
 from holdtrue.stores.azure_storage.names import HubNames
-from holdtrue.stores.azure_storage.partitions import Terms
 from holdtrue.stores.azure_storage.service import Row
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.stores.errors import StoreError
 from holdtrue.testing.environment import SimulatedEnvironment
@@ -29,8 +29,13 @@ from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import Part, as_part
 
 HUB = "Simulated"
-PARTITIONS = 2
-TERMS = Terms(lease=20.0, acquire=5.0, drain=5.0)
+SETTINGS = AzureStorageSettings(
+    partition_count=2,
+    max_queue_polling_interval=2.0,
+    lease_interval=20.0,
+    lease_acquire_interval=5.0,
+    drain_limit=5.0,
+)
 
 
 class LookingFormats(Formats):
@@ -91,7 +96,7 @@ class AzureCluster(Cluster):
         self.faults_over = False
         self.failed: list[BaseException] = []
         self.code = 1
-        self.times = Timekeeping(lambda: self.loop.time(), TERMS.lease, TERMS.acquire)
+        self.times = Timekeeping(lambda: self.loop.time(), SETTINGS.lease_interval, SETTINGS.lease_acquire_interval)
         self._numbers: dict[tuple[str, int], int] = {}
         self._kept: list[Any] = []
         self._lives: Counter[str] = Counter()
@@ -120,9 +125,7 @@ class AzureCluster(Cluster):
             crash=lambda seconds: self.crash(part, seconds),
             pause=lambda seconds: self.pause(part, seconds),
         )
-        store = AzureStorageStore(
-            service, HUB, environment=environment, partition_count=PARTITIONS, longest_poll=2.0, terms=TERMS
-        )
+        store = AzureStorageStore(service, HUB, environment=environment, settings=SETTINGS)
         self.parts[name] = part
         self.environments[name] = environment
         self._kept += [service, store]

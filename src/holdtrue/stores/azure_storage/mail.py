@@ -13,16 +13,12 @@ from typing import Any, Generic, TypeVar
 from holdtrue.environment import Environment
 
 from .service import QueueMessage, Queues, Refused, ServiceError, Unsure
+from .settings import AzureStorageSettings
 
 log = logging.getLogger("holdtrue.azure_storage")
 
 T = TypeVar("T")
 
-TAKE_SECONDS = 5
-"""For how long a get hides its messages: an answer that is lost costs no more than this (rule 1)."""
-RENEW_AFTER_SECONDS = 3.0
-"""What is still in hand after this is renewed, to be hidden for `HOLD_SECONDS`."""
-HOLD_SECONDS = 30
 MOST_A_GET = 32
 """Messages of one get (the service's limit)."""
 
@@ -44,12 +40,16 @@ class InHand(Generic[T]):
 
 
 class Mail:
-    """The messages that this host has in hand, of all its queues."""
+    """The messages that this host has in hand, of all its queues.
 
-    def __init__(self, queues: Queues, environment: Environment, *, hold_seconds: int = HOLD_SECONDS) -> None:
+    A get hides its messages for a short time, so that an answer that is lost costs no more than that (rule 1); what
+    is still in hand then is renewed for longer, again and again (`settings`).
+    """
+
+    def __init__(self, queues: Queues, environment: Environment, settings: AzureStorageSettings) -> None:
         self._queues = queues
         self._environment = environment
-        self._hold_seconds = hold_seconds
+        self._settings = settings
         self._numbers = itertools.count(1)
         self._in_hand: dict[int, InHand[Any]] = {}
         self._by_message: dict[tuple[str, str], InHand[Any]] = {}
@@ -67,11 +67,11 @@ class Mail:
 
     async def take(self, queue: str, limit: int) -> list[QueueMessage]:
         """Get up to so many messages; `hold` what of them is to stay in hand.  Raises ServiceError."""
-        return await self._queues.take(queue, min(limit, MOST_A_GET), TAKE_SECONDS)
+        return await self._queues.take(queue, min(limit, MOST_A_GET), self._settings.take_visibility)
 
     def hold(self, queue: str, message: QueueMessage, content: T, taken_at: float) -> InHand[T]:
         """Keep a message in hand that was got at `taken_at` (monotonic)."""
-        one = InHand(next(self._numbers), queue, message, content, taken_at + RENEW_AFTER_SECONDS)
+        one = InHand(next(self._numbers), queue, message, content, taken_at + self._settings.renew_messages_after)
         self._in_hand[one.number] = one
         self._by_message[queue, message.id] = one
         return one
@@ -83,7 +83,7 @@ class Mail:
         if one is None:
             return False
         one.receipt = message.receipt
-        one.renew_at = taken_at + RENEW_AFTER_SECONDS
+        one.renew_at = taken_at + self._settings.renew_messages_after
         return True
 
     def forget(self, number: int) -> None:
@@ -147,11 +147,11 @@ class Mail:
                 return
             began = self._environment.monotonic()
             try:
-                one.receipt = await self._queues.hide(one.queue, one.id, one.receipt, self._hold_seconds)
+                one.receipt = await self._queues.hide(one.queue, one.id, one.receipt, self._settings.renewed_visibility)
             except Unsure:
                 # It may have a new receipt that nobody knows.
                 one.receipt = None
             except Refused:
                 one.receipt = None
             else:
-                one.renew_at = began + self._hold_seconds / 3
+                one.renew_at = began + self._settings.renewed_visibility / 3

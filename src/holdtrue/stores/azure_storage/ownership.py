@@ -158,6 +158,12 @@ class Ownership:
         at_least = self._clock.at_least(self._environment.monotonic())
         return bool(dotnet_owners(leases, self._sightings, at_least, self._terms))
 
+    async def others_of_ours(self) -> bool:
+        """Whether some partition has another owner of ours, or is to have one."""
+        leases = await self._read()
+        names = {name for lease in leases for name in (lease.current_owner, lease.next_owner) if name is not None}
+        return any(name.startswith(OUR_PREFIX) and name != self._me for name in names)
+
     async def _run(self) -> None:
         while True:
             closing, decided, whole = self._closing, None, False

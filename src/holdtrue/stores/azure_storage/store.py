@@ -48,12 +48,10 @@ from .committing import Committer
 from .creating import create_hub
 from .dead_letters import DeadLetters
 from .formats import Formats
+from .hosting import Hosting
 from .listing import Listing
 from .mail import Mail
 from .names import HubNames
-from .ownership import Ownership
-from .partitions import Terms
-from .polling import Polling
 from .posting import Poster
 from .purging import Purger
 from .reading import Reader
@@ -62,6 +60,7 @@ from .row_writing import RowWriter
 from .schedule_rows import Schedules
 from .sending import Sender
 from .service import Service, ServiceError
+from .settings import AzureStorageSettings
 from .starting import Starter
 from .taking import Keys, Taking
 from .waiting import WaitingInstances
@@ -83,15 +82,11 @@ class AzureStorageStore:
         hub: str,
         *,
         environment: Environment = REAL,
-        partition_count: int = 4,
-        longest_poll: float = 30.0,
-        terms: Terms | None = None,
+        settings: AzureStorageSettings | None = None,
         pace: Pace | None = None,
     ) -> None:
         self._environment = environment
-        self._partition_count = partition_count
-        self._longest_poll = longest_poll
-        self._terms = terms or Terms()
+        self._settings = settings or AzureStorageSettings()
         self._service = service
         self._names = HubNames(hub)
         self._opened = False
@@ -100,13 +95,12 @@ class AzureStorageStore:
         self._lost = False
         self._notify: Callable[[Notice], None] | None = None
         self._orchestrators: set[str] = set()
-        self._ownership: Ownership | None = None
-        self._polling: Polling | None = None
+        self._hosting: Hosting | None = None
         self._name = ""
         access = self._access = Access(service, self._names, environment)
         formats = self._formats = Formats(access)
         keys = self._keys = Keys()
-        mail = self._mail = Mail(service.queues, environment)
+        mail = self._mail = Mail(service.queues, environment, self._settings)
         poster = self._poster = Poster(access, formats, self._posted)
         reader = self._reader = Reader(access, formats)
         self._rows = RowWriter(access, formats)
@@ -123,7 +117,6 @@ class AzureStorageStore:
         self._schedules = Schedules(access, reader, self._starter, self._sender)
         self._listing = Listing(access, formats, reader)
         self._reconciler = Reconciler(access, formats, reader, poster, lambda: self._is_mine(0), pace or Pace())
-        self._reconciling: asyncio.Task[None] | None = None
         self._purger = Purger(access, formats, reader, self._listing)
 
     @property
@@ -138,7 +131,7 @@ class AzureStorageStore:
             return
         await self._service.open()
         try:
-            created = await create_hub(self._service, self._names, self._partition_count, self._environment)
+            created = await create_hub(self._service, self._names, self._settings.partition_count, self._environment)
         except ServiceError as error:
             raise self._access.failure(f"hub {self._names.hub!r} could not be opened", error) from error
         self._access.partitions = created.partition_count
@@ -162,53 +155,48 @@ class AzureStorageStore:
         self._orchestrators.clear()
         self._orchestrators.update(orchestrators)
         self._work.serve(queues)
-        if self._ownership is None:
+        if self._hosting is None:
             self._lost = False
-            self._number = next(self._numbers)
-            self._name = name
-            self._polling = Polling(
-                self._environment,
+            hosting = self._hosting = Hosting(
+                self._access,
+                self._settings,
                 self._mail,
+                f"holdtrue-{name}-{self._environment.new_id()}",
                 pull=self._taking.pull,
                 pull_work=self._pull_work,
                 came=self._came,
-                longest=self._longest_poll,
-            )
-            self._ownership = Ownership(
-                self._service.tables,
-                self._names.partitions,
-                f"holdtrue-{name}-{self._environment.new_id()}",
-                self._environment,
-                self._terms,
-                on_gained=self._gained,
-                on_losing=self._losing,
-                on_lost=self._lost_partition,
+                forget=self._taking.forget_partition,
+                lost=self._part_lost,
+                reconcile=self._reconciler.run,
             )
             try:
-                await self._ownership.open()
-            except ServiceError as error:
-                polling, self._ownership, self._polling = self._polling, None, None
-                await polling.close()
-                raise self._access.failure(f"the partitions of hub {self._names.hub!r}", error) from error
-            self._reconciling = asyncio.get_running_loop().create_task(self._reconciler.run())
+                await hosting.open()
+            except BaseException:
+                self._hosting = None
+                raise
+            self._number = next(self._numbers)
+            self._name = name
         for instance_id in await self._waiting.of(frozenset(orchestrators)):
             await self._poster.wake(instance_id, f"{self._name} {self._environment.new_id()}")
-        self._polling.wake_all() if self._polling else None
+        if self._hosting is not None:
+            self._hosting.wake_all()
         return self._number
 
     async def leave(self) -> None:
-        ownership, polling, reconciling = self._ownership, self._polling, self._reconciling
-        self._ownership = self._polling = self._reconciling = None
-        if reconciling is not None:
-            reconciling.cancel()
-        if polling is not None:
-            await polling.close()
-        if ownership is None:
+        hosting, self._hosting = self._hosting, None
+        if hosting is None:
             return
+        await hosting.stop_polling()
         await self._taking.give_back_all()
         await self._work.give_back_all()
-        await ownership.close()
+        await hosting.close()
         self._number = 0
+
+    def _part_lost(self) -> None:
+        """The app lease is another's: the host must join again."""
+        self._lost = True
+        self._taking.forget_all()
+        self._work.forget_all()
 
     def listen(self, notify: Callable[[Notice], None]) -> None:
         self._notify = notify
@@ -224,30 +212,11 @@ class AzureStorageStore:
     # -- partitions ------------------------------------------------------------------------------------
 
     def _is_mine(self, partition: int) -> bool:
-        return self._ownership is not None and self._ownership.is_mine(self._names.control(partition))
-
-    def _gained(self, control: str) -> None:
-        number = self._names.partition_number(control)
-        if self._polling is not None and number is not None:
-            self._polling.gained(number)
-
-    async def _losing(self, control: str) -> None:
-        """Another host is to have the partition: what is in work there ends, or is read anew by its next owner."""
-        number = self._names.partition_number(control)
-        if self._polling is not None and number is not None:
-            self._polling.lost(number)
-
-    def _lost_partition(self, control: str) -> None:
-        number = self._names.partition_number(control)
-        if number is None:
-            return
-        if self._polling is not None:
-            self._polling.lost(number)
-        self._taking.forget_partition(number)
+        return self._hosting is not None and not self._lost and self._hosting.is_mine(partition)
 
     def _posted(self, partition: int | None) -> None:
-        if self._polling is not None:
-            self._polling.wake(partition)
+        if self._hosting is not None:
+            self._hosting.wake(partition)
 
     def _came(self) -> None:
         if self._notify is not None:
@@ -296,11 +265,11 @@ class AzureStorageStore:
 
     async def lock(self, limit: int) -> list[LockedInstance]:
         self._check()
-        return await self._taking.lock(limit) if self._ownership is not None else []
+        return await self._taking.lock(limit) if self._hosting is not None else []
 
     async def lock_activities(self, limit: int, queues: Sequence[str] | None = None) -> list[LockedActivity]:
         self._check()
-        return await self._work.lock(limit, queues) if self._ownership is not None else []
+        return await self._work.lock(limit, queues) if self._hosting is not None else []
 
     async def load(self, lease: Lease) -> list[AnyEvent] | None:
         self._check()
@@ -459,7 +428,7 @@ class AzureStorageStore:
 
     async def info(self) -> HubInfo:
         self._check()
-        return await self._listing.info([] if self._ownership is None else [self._name], await self._letters.count())
+        return await self._listing.info([] if self._hosting is None else [self._name], await self._letters.count())
 
     async def backup(self, target: str) -> None:
         self._check()

@@ -1,0 +1,149 @@
+"""A host's part in a hub: its app lease, the partitions that it owns, and the loops that serve them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from holdtrue.stores.errors import StoreError
+
+from .access import Access
+from .app_lease import AppLease
+from .blob_leases import refuse_beside_blob_leases
+from .mail import Mail
+from .ownership import Ownership
+from .polling import Polling
+from .service import ServiceError
+from .settings import AzureStorageSettings
+
+log = logging.getLogger("holdtrue.azure_storage")
+
+
+class Hosting:
+    """One host at work on the hub.
+
+    `pull` gets what a control queue has, `pull_work` work items; `came` is told of either.  `forget` is told that a
+    partition is another's, `lost` that the whole part in the hub is.  `reconcile` runs beside, as long as it is open.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        settings: AzureStorageSettings,
+        mail: Mail,
+        owner: str,
+        *,
+        pull: Callable[[int], Awaitable[int]],
+        pull_work: Callable[[], Awaitable[int]],
+        came: Callable[[], None],
+        forget: Callable[[int], object],
+        lost: Callable[[], None],
+        reconcile: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._access = access
+        self._settings = settings
+        self._forget = forget
+        self._reconcile = reconcile
+        self._reconciling: asyncio.Task[None] | None = None
+        self._polling = Polling(
+            access.environment,
+            mail,
+            pull=pull,
+            pull_work=pull_work,
+            came=came,
+            longest=settings.max_queue_polling_interval,
+        )
+        self._ownership = Ownership(
+            access.service.tables,
+            access.names.partitions,
+            owner,
+            access.environment,
+            settings.partition_terms(),
+            on_gained=self._gained,
+            on_losing=self._losing,
+            on_lost=self._lost,
+        )
+        self._lease: AppLease | None = None
+        if settings.use_app_lease:
+            self._lease = AppLease(
+                access.service.blobs,
+                access.names,
+                settings.app_name,
+                access.environment,
+                settings.app_lease_terms(),
+                dotnet_lives=self._ownership.dotnet_lives,
+                on_lost=lost,
+                beside_dotnet=settings.beside_dotnet,
+            )
+
+    async def open(self) -> None:
+        """Take part.  Raises StoreError beside a .NET worker, without the app lease, or where the account fails."""
+        try:
+            if not self._settings.beside_dotnet:
+                access = self._access
+                await refuse_beside_blob_leases(access.service.blobs, access.names, access.environment)
+                await self._ownership.refuse_beside_dotnet()
+            if self._lease is not None:
+                await self._lease.acquire()
+            await self._ownership.open()
+        except ServiceError as error:
+            await self._give_up()
+            raise self._access.failure(f"hub {self._access.names.hub!r} could not be joined", error) from error
+        except BaseException:
+            await self._give_up()
+            raise
+        self._reconciling = asyncio.get_running_loop().create_task(self._reconcile())
+
+    async def _give_up(self) -> None:
+        await self._polling.close()
+        if self._lease is not None:
+            await self._lease.close(release=False)
+
+    async def stop_polling(self) -> None:
+        """Take no more work."""
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+            await asyncio.gather(self._reconciling, return_exceptions=True)
+        await self._polling.close()
+
+    async def close(self) -> None:
+        """Give the partitions back, and the app lease where this was the last host of ours."""
+        await self._ownership.close()
+        if self._lease is not None:
+            try:
+                last = not await self._ownership.others_of_ours()
+            except (ServiceError, StoreError) as error:
+                log.info("whether other hosts are there is not known, the app lease runs out by itself: %s", error)
+                last = False
+            await self._lease.close(release=last)
+
+    # -- partitions ------------------------------------------------------------------------------------
+
+    def is_mine(self, partition: int) -> bool:
+        """Whether this host may load, commit and put for a partition at this moment."""
+        return self._ownership.is_mine(self._access.names.control(partition))
+
+    def wake(self, partition: int | None) -> None:
+        """A message was put: into a control queue, or (None) a work item."""
+        self._polling.wake(partition)
+
+    def wake_all(self) -> None:
+        """Look everywhere."""
+        self._polling.wake_all()
+
+    def _gained(self, control: str) -> None:
+        number = self._access.names.partition_number(control)
+        if number is not None:
+            self._polling.gained(number)
+
+    async def _losing(self, control: str) -> None:
+        """Another host is to have the partition: what is in work there is read anew by its next owner."""
+        number = self._access.names.partition_number(control)
+        if number is not None:
+            self._polling.lost(number)
+
+    def _lost(self, control: str) -> None:
+        number = self._access.names.partition_number(control)
+        if number is not None:
+            self._polling.lost(number)
+            self._forget(number)
