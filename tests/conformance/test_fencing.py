@@ -160,10 +160,12 @@ async def test_two_episodes_of_one_instance_in_one_batch(hub: Hub) -> None:
 
 
 async def stopped_host(hub: Hub) -> tuple[TaskHubStore, Clock, TaskHubStore]:
-    """A host that was stopped for longer than its lease, its clock, and one that has taken over."""
+    """A host that is stopped (its clock stands), its clock, and one that will take over."""
     clock = Clock()
     zombie = await hub.host("zombie", clock=clock, lease=10.0)
-    return zombie, clock, await hub.host("heir", lease=10.0)
+    heir = await hub.host("heir", lease=10.0)
+    assert await heir.renew() == []
+    return zombie, clock, heir
 
 
 @in_hub
@@ -273,6 +275,56 @@ async def test_a_host_that_renews_keeps_what_it_holds(hub: Hub) -> None:
         assert await one.renew() == [] and await two.renew() == []
     await held.step(end())
     assert await status_of(two, "a") is Status.COMPLETED
+
+
+@in_hub
+async def test_a_continue_as_new_that_comes_twice_is_taken_once(hub: Hub) -> None:
+    store = await hub.host()
+    held = await begin(hub, store, "a", act(0), act(1))
+    committing = held.committing(held.episode(again(), then=[act(0)]))
+    (outcome,) = await store.commit([committing])
+    assert outcome.result is CommitResult.COMMITTED
+    before = await history_of(store, "a")
+    assert len(before) == committing.commit.old_length
+    (outcome,) = await store.commit([committing])
+    assert outcome.result is CommitResult.STALE
+    assert await history_of(store, "a") == before
+
+
+@in_hub
+async def test_a_wall_clock_that_is_wrong_or_set_costs_nobody_a_lease(hub: Hub) -> None:
+    clock = Clock()
+    one, two = await hub.host("one", lease=10.0), await hub.host("two", clock=clock, lease=10.0)
+    held = await begin(hub, one, "a")
+    for wrong in (0.0, 3_600.0, -3_600.0, 0.0):
+        hub.clock.wrong, clock.wrong = wrong, -wrong
+        for _ in range(4):
+            hub.clock.ahead += 4
+            clock.ahead += 4
+            assert await one.renew() == [] and await two.renew() == []
+    await held.step(end())
+    assert await status_of(two, "a") is Status.COMPLETED
+
+
+@in_hub
+async def test_a_stopped_host_loses_its_lease_also_where_the_wall_clock_is_set_back(hub: Hub) -> None:
+    zombie, _, heir = await stopped_host(hub)
+    await begin(hub, zombie, "a", act(0))
+    hub.clock.wrong = -3_600.0
+    hub.clock.ahead = 60
+    assert await heir.renew() == ["zombie"]
+
+
+@in_hub
+async def test_a_lease_is_as_long_as_its_own_host_has_said(hub: Hub) -> None:
+    clock = Clock()
+    await hub.host("patient", clock=clock, lease=100.0)
+    heir = await hub.host("heir", lease=10.0)
+    assert await heir.renew() == []
+    hub.clock.ahead = 60
+    assert await heir.renew() == []
+    hub.clock.ahead = 101
+    assert await heir.renew() == ["patient"]
 
 
 @in_hub

@@ -13,7 +13,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ledger import Broken, Ledger, at_once
+from broken import Broken
+from ledger import Ledger, at_once, is_event
+from leftovers import in_file, in_host, in_memory_hub, nothing_is_left
+from timekeeping import Timekeeping
 from workload import World, app_for
 
 import holdtrue
@@ -31,8 +34,14 @@ from holdtrue.testing.faults import Fault, Faults, FaultyStore, faulty
 from holdtrue.testing.virtual_time import Part, VirtualLoop, as_part
 
 LEASE_SECONDS = 20.0
+RENEW_SECONDS = 5.0
 SETTLE_SECONDS = 900.0
 """When no faults come any more, all that is not waiting for its own time must be done within this."""
+
+REST_SECONDS = 45.0
+"""So long after everything has come to rest, what nobody needs any more is put away."""
+STOP_SECONDS = 60.0
+"""A host that is told to stop, and does not within this, is killed."""
 
 MOST_AT_ONCE = 5_000
 """Calls of stores at one moment of virtual time: more is a host that spins."""
@@ -46,6 +55,12 @@ class Hub(Protocol):
 
     def die(self, store: TaskHubStore) -> None:
         """The process of that store has ended; nothing of it is tidied up."""
+
+    def queued(self, name: str) -> Counter[str] | None:
+        """The payloads of the events that wait for an instance (None: they cannot be seen)."""
+
+    def left(self) -> list[str]:
+        """What it still holds for nobody, when everything has come to rest."""
 
     def close(self) -> None:
         """The end of the simulation."""
@@ -62,6 +77,12 @@ class SqliteHub:
         return SqliteStore(
             f"{self.folder}/hub.db", environment=environment, lease_seconds=LEASE_SECONDS, synchronous="normal"
         )
+
+    def queued(self, name: str) -> Counter[str] | None:
+        return None
+
+    def left(self) -> list[str]:
+        return in_file(f"{self.folder}/hub.db")
 
     def die(self, store: TaskHubStore) -> None:
         assert isinstance(store, SqliteStore)
@@ -86,6 +107,16 @@ class MemoryHubs:
 
     def store(self, environment: Environment) -> TaskHubStore:
         return MemoryStore(self.hub, environment=environment, lease_seconds=LEASE_SECONDS)
+
+    def queued(self, name: str) -> Counter[str] | None:
+        instance = self.hub.of(name)
+        if instance is None:
+            return Counter()
+        waiting = [*instance.inbox.values(), *(delayed.message for delayed in instance.delayed.values())]
+        return Counter(message.event.input for message in waiting if is_event(message.event))
+
+    def left(self) -> list[str]:
+        return in_memory_hub(self.hub)
 
     def die(self, store: TaskHubStore) -> None:
         assert isinstance(store, MemoryStore)
@@ -118,7 +149,13 @@ class Cluster:
         self.hub = hub
         self.names = [f"h{number}" for number in range(1, hosts + 1)]
         self.world = World()
-        self.ledger = Ledger(lambda: self.eye)
+        self.times = Timekeeping(lambda: self.loop.time(), LEASE_SECONDS, RENEW_SECONDS)
+        self.ledger = Ledger(
+            lambda: self.eye, self.times, code_of=lambda part: self.codes.get(part.name), queued=self.hub.queued
+        )
+        self.code = 1
+        """The version of the code that hosts which come now have."""
+        self.codes: dict[str, int] = {}
         self.eye: TaskHubStore | None = None
         self.hosts: dict[str, holdtrue.Host] = {}
         self.parts: dict[str, Part] = {}
@@ -132,6 +169,7 @@ class Cluster:
         self._kept: list[Any] = []
         self._lives: Counter[str] = Counter()
         self._host_names: set[str] = set()
+        self._not_wanted: set[str] = set()
 
     # -- parts -----------------------------------------------------------------------------------------
 
@@ -146,19 +184,25 @@ class Cluster:
         store = FaultyStore(
             self.hub.store(environment),
             part,
-            self.faults,
+            self,
             applied=self._applied,
             called=self._called,
             crash=self.crash,
             pause=self.pause,
+            set_clock=self.set_clock,
         )
         self.parts[name] = part
         self.environments[name] = environment
         self._kept.append(store)
         return part, store, environment
 
+    def at(self, part: str, point: int, verb: str) -> Fault | None:
+        """What happens at a point of a part: nothing, when faults are over."""
+        return None if self.faults_over else self.faults.at(part, point, verb)
+
     def _applied(self, part: Part, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
         try:
+            self.times.read(self.environments[name_of(part)].now())
             self.ledger.applied(part, verb, given, outcome)
         except BaseException as error:
             self.failed.append(error)
@@ -166,6 +210,7 @@ class Cluster:
 
     def _called(self, part: Part, point: int, verb: str, fault: Fault | None) -> None:
         now = self.loop.time()
+        self.times.read(self.environments[name_of(part)].now())
         self._at_once = self._at_once + 1 if self.trace and self.trace[-1][0] == now else 0
         if self._at_once > MOST_AT_ONCE:
             self.failed.append(Broken(f"{part.name} spins: {MOST_AT_ONCE} calls at one moment, now {verb}"))
@@ -184,19 +229,21 @@ class Cluster:
     def boot(self, name: str) -> None:
         """Start a host's process."""
         self._host_names.add(name)
+        self._not_wanted.discard(name)
         part, store, environment = self.part(name)
+        self.codes[part.name] = self.code
         settings = HostSettings(
             name=part.name,
             lease_seconds=LEASE_SECONDS,
             drain_seconds=2.0,
             idle_seconds=10.0,
-            renew_seconds=5.0,
+            renew_seconds=RENEW_SECONDS,
             activity_slots=2,
             activity_threads=1,
             activity_backlog=1,
             retention=False,
         )
-        host = holdtrue.Host(app_for(self.world), faulty(store), settings=settings, environment=environment)
+        host = holdtrue.Host(app_for(self.world, self.code), faulty(store), settings=settings, environment=environment)
         self.hosts[name] = host
 
         async def live() -> None:
@@ -216,7 +263,7 @@ class Cluster:
         """The process ends at once; a new one of its name comes after `seconds`."""
         if part.dead:
             return
-        name = part.name.partition(".")[0]
+        name = name_of(part)
         self.trace.append((self.loop.time(), part.name, "", "dies"))
         part.die()
         store = next(one for one in self._kept if isinstance(one, FaultyStore) and one.part is part)
@@ -228,8 +275,38 @@ class Cluster:
                 self.loop.call_later(seconds, self._boot_again, name)
 
     def _boot_again(self, name: str) -> None:
-        if name not in self.hosts:
+        if name not in self.hosts and name not in self._not_wanted:
             self.boot(name)
+
+    async def leave(self, name: str) -> None:
+        """Tell a host to stop, as one does: with a signal, and after a while with another."""
+        self._not_wanted.add(name)
+        host = self.hosts.pop(name, None)
+        if host is None:
+            return  # it has just ended by itself
+        part = self.parts[name]
+        self.trace.append((self.loop.time(), part.name, "", "is told to stop"))
+        with as_part(part):
+            stopping = asyncio.ensure_future(host.stop())
+        self._kept += [host, stopping]
+        await asyncio.wait([stopping], timeout=STOP_SECONDS)
+        if stopping.done() and stopping.exception() is not None:
+            self.failed.append(Broken(f"{part.name} could not stop: {stopping.exception()!r}"))
+        if not part.dead:
+            self.crash(part, 0.0)
+        self.times.left(part)
+
+    async def renew_code(self, code: int) -> None:
+        """Put other code onto all hosts, one after the other."""
+        self.code = code
+        for name in self.names:
+            await self.leave(name)
+            self.boot(name)
+
+    @staticmethod
+    async def letters(client: holdtrue.Client) -> list[Any]:
+        """All dead letters."""
+        return [letter async for letter in client.dead_letters()]
 
     def pause(self, part: Part, seconds: float) -> None:
         """The process stands still for so long."""
@@ -239,6 +316,11 @@ class Cluster:
         part.paused = True
         with as_part(None):
             self.loop.call_later(seconds, self.loop.resume, part)
+
+    def set_clock(self, part: Part, seconds: float) -> None:
+        """The wall clock of the process, and of whoever comes after it under its name, is wrong by so much."""
+        self.trace.append((self.loop.time(), part.name, "", f"its wall clock is wrong by {seconds:g} s"))
+        self.environments[name_of(part)].skew = int(seconds * TICKS_PER_SECOND)
 
     # -- the run ---------------------------------------------------------------------------------------
 
@@ -255,8 +337,10 @@ class Cluster:
             for name in self.names:
                 self.boot(name)
             await self._client_work(scenario)
-            self.faults_over = True
             await self._settle()
+            self._end_of_faults()
+            await self._settle()
+            await asyncio.sleep(REST_SECONDS)
             self._check_end(scenario)
         finally:
             root.handlers, root.propagate = handlers, propagate
@@ -299,13 +383,20 @@ class Cluster:
         await store.inner.open()
         await work(Insisting(self, part, client))
 
+    def _end_of_faults(self) -> None:
+        """From now on all goes well; and somebody sets the clocks right."""
+        self.faults_over = True
+        for environment in self.environments.values():
+            environment.skew = 0
+
     async def _settle(self) -> None:
         """After the last fault everything comes to rest: this is what `nothing is lost` means to a waiting user."""
         end = self.loop.time() + SETTLE_SECONDS
         while True:
             await asyncio.sleep(5.0)
             self._raise_failed()
-            if all(part.dead or not part.paused for part in self.parts.values()) and self._at_rest():
+            back = self.hosts.keys() >= self._host_names - self._not_wanted
+            if back and all(part.dead or not part.paused for part in self.parts.values()) and self._at_rest():
                 return
             if self.loop.time() > end:
                 raise Broken(f"not at rest {SETTLE_SECONDS:g} s after the last fault: {self._unfinished()}")
@@ -334,6 +425,7 @@ class Cluster:
     def _check_end(self, scenario: "Scenario") -> None:
         self._raise_failed()
         self.ledger.check_all()
+        self._check_leftovers()
         if self.errors.messages:
             raise Broken(f"the engine reports a defect of its own: {self.errors.messages[0]}")
         assert self.eye is not None
@@ -341,6 +433,18 @@ class Cluster:
         if letters and not scenario.may_have_dead_letters:
             raise Broken(f"dead letters: {letters}")
         scenario.check(self)
+
+    def _check_leftovers(self) -> None:
+        found = self.hub.left()
+        stores = {store.part: store.inner for store in self._kept if isinstance(store, FaultyStore)}
+        for name, host in self.hosts.items():
+            found += in_host(name, host, stores[self.parts[name]])
+        assert self.eye is not None
+        there = sorted(at_once(self.eye.info()).hosts)
+        wanted = sorted(self.parts[name].name for name in self.hosts)
+        if there != wanted:
+            found.append(f"the hosts {there} stand in the hub, and {wanted} live")
+        nothing_is_left(found)
 
     def _in_hand(self) -> list[str]:
         """What hosts hold of work; at rest it is nothing."""
@@ -374,10 +478,14 @@ class Insisting:
                 pass
             await asyncio.sleep(1.0)
 
-    async def start(self, name: str, payload: Any, **more: Any) -> None:
-        """Start `program` (the same start, however often it takes)."""
-        start_id = f"start-{name}"
-        await self.do(lambda: self.client.start("program", input=payload, instance_id=name, start_id=start_id, **more))
+    async def start(
+        self, name: str, payload: Any, *, orchestrator: str = "program", start_id: str = "", **more: Any
+    ) -> None:
+        """Start it (the same start, however often it takes)."""
+        start_id = start_id or f"start-{name}"
+        await self.do(
+            lambda: self.client.start(orchestrator, input=payload, instance_id=name, start_id=start_id, **more)
+        )
 
     async def status(self, name: str) -> holdtrue.InstanceStatus | None:
         """A read, held against the ledger."""
@@ -388,6 +496,16 @@ class Insisting:
         else:
             self.cluster.ledger.saw(name, status.record.projection, since)
         return status  # type: ignore[no-any-return]
+
+    async def until(self, name: str, satisfied: Callable[[holdtrue.InstanceStatus], bool]) -> holdtrue.InstanceStatus:
+        """Wait, by looking, until its status is so."""
+        pause = 0.5
+        while True:
+            status = await self.status(name)
+            if status is not None and satisfied(status):
+                return status
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 60.0)
 
     async def ended(self, name: str, *, or_gone: bool = False) -> holdtrue.InstanceStatus | None:
         """Wait for its end, by looking; or until somebody has purged it."""
@@ -400,6 +518,11 @@ class Insisting:
                 return status
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 3_600.0)
+
+
+def name_of(part: Part) -> str:
+    """The name under which its process is started again: `h1` of `h1.2`."""
+    return part.name.partition(".")[0]
 
 
 Work = Callable[[Insisting], Awaitable[None]]

@@ -4,21 +4,41 @@ import gc
 import warnings
 from collections.abc import Callable, Sequence
 
-from chance import ByChance, Clock
+import saved
+from chance import CLIENTS_CANNOT, ByChance, Clock
 from cluster import Cluster, Hub, MemoryHubs, Scenario
 from scenarios import Disturbed, fixed
 
-from holdtrue.testing.faults import AMBIGUOUS, READS, Fault, FaultList, Faults, Kind
+from holdtrue.testing.faults import AMBIGUOUS, READS, TAKES, Fault, FaultList, Faults, Kind
 from holdtrue.testing.virtual_time import run
 
-SECONDS = {Kind.SLOW: 3.0, Kind.SLOW_ANSWER: 3.0, Kind.LATE: 3.0, Kind.PAUSE_BEFORE: 60.0, Kind.PAUSE_AFTER: 60.0}
-"""How long each kind takes in the search over single points: a pause outlives the lease."""
+SECONDS = {
+    Kind.SLOW: (3.0,),
+    Kind.SLOW_ANSWER: (3.0,),
+    Kind.LATE: (3.0,),
+    Kind.DOUBLED: (3.0,),
+    Kind.NOTICE_LATE: (3.0,),
+    Kind.PAUSE_BEFORE: (60.0,),
+    Kind.PAUSE_AFTER: (60.0,),
+    Kind.PAUSE_AT_STEP: (60.0,),
+    Kind.CLOCK_SET: (-300.0, 300.0),
+}
+"""How long each kind takes in the search over single points (else a second): a pause outlives the lease."""
+LONGER = ("rewound", "lives", "held")
+"""Fixed scenarios of more than a thousand steps."""
 SHOWN = 60
 """Lines of a story, its last ones."""
 
 
 class Failed(AssertionError):
-    """A run in which something was not as it must be, with all that is needed to see it again."""
+    """A run in which something was not as it must be, with all that is needed to see it again.
+
+    `saved` is the run (None: it cannot be saved).
+    """
+
+    def __init__(self, message: str, saved: "saved.Saved | None" = None) -> None:
+        super().__init__(message)
+        self.saved = saved
 
 
 def play(seed: int, scenario: Scenario, faults: Faults, hub: Hub, hosts: int = 2) -> tuple[Cluster, Exception | None]:
@@ -45,10 +65,20 @@ def by_seed(seed: int, kind: Callable[[], Hub] = MemoryHubs) -> None:
         return
     drawn = shrink(faults.drawn, lambda some: play(seed, Disturbed(seed), FaultList(some), kind())[1] is not None)
     again, smaller = play(seed, Disturbed(seed), FaultList(drawn), kind())
+    broke = smaller or error
+    faults_text = "\n  ".join(saved.fault_text(fault) for fault in drawn)
     raise Failed(
-        f"seed {seed} on {kind.__name__}: {smaller or error}\nfaults: {drawn}\n{story(again)}\n"
-        f"again: .venv/bin/python tests/simulation/again.py {seed} {kind.__name__}"
+        f"seed {seed} on {kind.__name__}: {broke}\nfaults:\n  {faults_text}\n{story(again)}\n"
+        f"again: .venv/bin/python tests/simulation/again.py {seed} {kind.__name__}",
+        saved.Saved(version=saved.VERSION, seed=seed, hub=kind.__name__, faults=drawn, broke=str(broke)[:200]),
     ) from error
+
+
+def saved_run(run: saved.Saved) -> None:
+    """A run that was saved; raises Failed."""
+    cluster, error = play(run.seed or 1, run.scenario(), FaultList(run.faults), saved.HUBS[run.hub]())
+    if error is not None:
+        raise Failed(f"{run.fixed or f'seed {run.seed}'} on {run.hub}: {error}\n{story(cluster)}", run) from error
 
 
 def shrink(faults: Sequence[Fault], fails: Callable[[list[Fault]], bool]) -> list[Fault]:
@@ -70,7 +100,7 @@ def shrink(faults: Sequence[Fault], fails: Callable[[list[Fault]], bool]) -> lis
 
 
 def points(name: str) -> list[Fault]:
-    """Every single fault of a fixed scenario: each kind at each call of each process that fits it."""
+    """Every single fault of a fixed scenario: each kind at each call, notice and step of each process that fits it."""
     met: list[tuple[str, int, str]] = []
 
     class Listening:
@@ -82,21 +112,39 @@ def points(name: str) -> list[Fault]:
     if error is not None:
         raise error
     return [
-        Fault(part=part, point=point, kind=kind, seconds=SECONDS.get(kind, 1.0))
+        Fault(part=part, point=point, kind=kind, seconds=seconds)
         for part, point, verb in met
         for kind in Kind
-        if not (verb in READS and kind in AMBIGUOUS) and not (not part.startswith("h") and kind in _OF_HOSTS)
+        if _fits(kind, part, verb)
+        for seconds in SECONDS.get(kind, (1.0,))
     ]
 
 
-_OF_HOSTS = {Kind.CRASH_BEFORE, Kind.CRASH_AFTER, Kind.PAUSE_BEFORE, Kind.PAUSE_AFTER}
+def in_time(name: str) -> list[Fault]:
+    """Those of them for which `make test` has time; `make soak` does the rest."""
+    left = (Kind.PAUSE_AT_STEP, Kind.CLOCK_SET) if name in LONGER else ()
+    return [fault for fault in points(name) if fault.kind not in left]
+
+
+def _fits(kind: Kind, part: str, verb: str) -> bool:
+    """Whether it can happen there, and is anything of its own."""
+    if kind.sort != (verb if verb in ("notice", "step") else "call"):
+        return False
+    if kind is Kind.DOUBLED and (verb in READS or verb in TAKES):
+        return False
+    return not (verb in READS and kind in AMBIGUOUS) and not (not part.startswith("h") and kind in CLIENTS_CANNOT)
 
 
 def with_one(name: str, fault: Fault, kind: Callable[[], Hub] = MemoryHubs) -> None:
     """A fixed scenario with one fault; raises Failed."""
     cluster, error = play(1, fixed()[name], FaultList([fault]), kind())
     if error is not None:
-        raise Failed(f"{name} with {fault}: {error}\n{story(cluster)}") from error
+        text = saved.fault_text(fault)
+        raise Failed(
+            f"{name} on {kind.__name__}: {error}\nfaults:\n  {text}\n{story(cluster)}\n"
+            f"again: .venv/bin/python tests/simulation/again.py --fixed {name} --fault '{text}' {kind.__name__}",
+            saved.Saved(version=saved.VERSION, fixed=name, hub=kind.__name__, faults=[fault], broke=str(error)[:200]),
+        ) from error
 
 
 def story(cluster: Cluster) -> str:

@@ -1,76 +1,122 @@
 """New seeds for so many seconds: `python tests/simulation/soak.py SECONDS [FIRST SEED]`.
 
-Every failing seed is kept in `corpus.txt` beside this file, which `make test` plays again.
+In turn with them come the single faults of the fixed scenarios, on both kinds of hub: all, also those for which
+`make test` has no time.  Every failing seed is kept in `corpus.txt` beside this file, which `make test` plays again.
 """
 
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
-import cluster
+import saved
 import search
 from chance import ByChance, Clock
-from scenarios import Disturbed
+from scenarios import Disturbed, fixed
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 CHUNK = 25
+SHARES = 40
 YEAR_SECONDS = 365.25 * 86_400
 
 
-def chunk(first: int, kind: str) -> tuple[list[tuple[int, str, str]], float]:
-    """The failing seeds of a chunk with what they broke, and the virtual seconds of all."""
-    failed, passed = [], 0.0
+class Done(NamedTuple):
+    """What came of a job: how many seeds and single faults it played, the virtual seconds of the seeds, what failed
+    (in words), and the lines for the corpus."""
+
+    seeds: int = 0
+    single: int = 0
+    passed: float = 0.0
+    failed: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+def chunk(first: int, kind: str) -> Done:
+    """Some seeds."""
+    failed, lines, passed = [], [], 0.0
     for seed in range(first, first + CHUNK):
-        run, error = search.play(seed, Disturbed(seed), ByChance(seed, Clock()), getattr(cluster, kind)())
+        run, error = search.play(seed, Disturbed(seed), ByChance(seed, Clock()), saved.HUBS[kind]())
         passed += run.trace[-1][0] if run.trace else 0.0
         if error is not None:
-            failed.append((seed, kind, str(error)[:200]))
+            failed.append(f"seed {seed} on {kind}: {str(error)[:200]}")
+            lines.append(f"{seed} {kind}\n")
     search.sweep()
-    return failed, passed
+    return Done(seeds=CHUNK, passed=passed, failed=tuple(failed), lines=tuple(lines))
+
+
+def share(name: str, kind: str, number: int) -> Done:
+    """Some of the single faults of a fixed scenario."""
+    failed, some = [], search.points(name)[number::SHARES]
+    for fault in some:
+        try:
+            search.with_one(name, fault, saved.HUBS[kind])
+        except search.Failed as error:
+            failed.append(str(error))
+    search.sweep()
+    return Done(single=len(some), failed=tuple(failed))
+
+
+def jobs(first: int) -> Iterator[tuple[Callable[..., Done], tuple[object, ...]]]:
+    """What to do, without end."""
+    shares = ((name, kind, number) for number in range(SHARES) for kind in saved.HUBS for name in fixed())
+    while True:
+        following = next(shares, None)
+        if following is not None:
+            yield share, following
+        yield chunk, (first, "SqliteHub" if first // CHUNK % 10 == 0 else "MemoryHubs")
+        first += CHUNK
 
 
 def known() -> list[tuple[int, str]]:
-    """The seeds of the corpus, with the kind of hub.  Raises ValueError naming the line that is none."""
-    found = []
-    for number, line in enumerate(CORPUS.read_text().splitlines() if CORPUS.exists() else [], 1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        if len(words) != 2 or not words[0].isdecimal() or not hasattr(cluster, words[1]):
-            raise ValueError(f"{CORPUS.name}, line {number}: {line!r} is not a seed and a kind of hub")
-        found.append((int(words[0]), words[1]))
-    return found
+    """The seeds of the corpus, with the kind of hub.  Raises BadInput naming the place of what is none."""
+    return saved.seeds(CORPUS.name, CORPUS.read_text()) if CORPUS.exists() else []
 
 
 def main() -> int:
-    """0 where no seed failed."""
-    if not 2 <= len(sys.argv) <= 3 or not all(word.isdecimal() for word in sys.argv[1:]):
-        print(__doc__)
+    """0 where nothing failed, 1 where something did, 2 for arguments that are none."""
+    if not 2 <= len(sys.argv) <= 3:
+        print(__doc__, file=sys.stderr)
         return 2
-    seconds = float(sys.argv[1])
-    first = int(sys.argv[2]) if len(sys.argv) == 3 else int(time.time()) * 1_000
-    began, seeds, virtual, failing = time.monotonic(), 0, 0.0, 0
+    names = ("SECONDS", "FIRST SEED")
+    try:
+        numbers = [saved.seed_of(name, word) for name, word in zip(names, sys.argv[1:], strict=False)]
+        known()
+    except saved.BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    first = numbers[1] if len(numbers) == 2 else int(time.time()) * 1_000
+    return soak(float(numbers[0]), first)
+
+
+def soak(seconds: float, first: int) -> int:
+    """Play for so long; 1 where something failed."""
+    began, seeds, single, virtual, failing = time.monotonic(), 0, 0, 0.0, 0
     print(f"from seed {first} on", flush=True)
+    coming = jobs(first)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         running = set()
         while time.monotonic() - began < seconds or running:
             while len(running) < 2 * (os.cpu_count() or 1) and time.monotonic() - began < seconds:
-                kind = "SqliteHub" if first // CHUNK % 10 == 0 else "MemoryHubs"
-                running.add(pool.submit(chunk, first, kind))
-                first += CHUNK
-            done = next(as_completed(running))
-            running.discard(done)
-            failed, passed = done.result()
-            seeds, virtual = seeds + CHUNK, virtual + passed
-            for seed, kind, why in failed:
-                failing += 1
-                print(f"seed {seed} on {kind}: {why}", flush=True)
+                do, given = next(coming)
+                running.add(pool.submit(do, *given))
+            finished = next(as_completed(running))
+            running.discard(finished)
+            done = finished.result()
+            seeds, single, virtual = seeds + done.seeds, single + done.single, virtual + done.passed
+            failing += len(done.failed)
+            for text in done.failed:
+                print(text, flush=True)
+            if done.lines:
                 with CORPUS.open("a") as corpus:
-                    corpus.write(f"{seed} {kind}\n")
+                    corpus.writelines(done.lines)
     took = time.monotonic() - began
-    print(f"{seeds} seeds, {seeds / took:.0f} a second, {virtual / YEAR_SECONDS:.3f} virtual years, {failing} failed")
+    print(
+        f"{seeds} seeds and {single} single faults, {(seeds + single) / took:.0f} a second, "
+        f"{virtual / YEAR_SECONDS:.3f} virtual years, {failing} failed"
+    )
     return 1 if failing else 0
 
 

@@ -27,8 +27,11 @@ class World:
         self.runs[key] += 1
 
 
-def app_for(world: World) -> holdtrue.App:
-    """The app of every host; each host has its own object, as each process has."""
+def app_for(world: World, code: int = 1) -> holdtrue.App:
+    """The app of every host; each host has its own object, as each process has.
+
+    `code` is its version: histories of `changing` that begin under one do not fit another.
+    """
     app = holdtrue.App()
 
     @app.activity
@@ -122,6 +125,11 @@ def app_for(world: World) -> holdtrue.App:
             elif verb == "fail":
                 raise RuntimeError("the program fails")
         return list(results)
+
+    @app.orchestrator
+    async def changing(ctx: holdtrue.OrchestrationContext, given: Any) -> list[str]:
+        first = await ctx.call_activity(echo if code == 1 else echo_in_thread, input="first")
+        return [first, await ctx.wait_for_external_event("Go")]
 
     @app.orchestrator
     async def every_tick(ctx: holdtrue.OrchestrationContext, given: Any) -> str:

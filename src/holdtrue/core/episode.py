@@ -127,7 +127,8 @@ def state_of(
 class EpisodeCommit(msgspec.Struct, kw_only=True, gc=False):
     """Everything that one episode does: applied whole, or not at all.
 
-    `events` are appended from ordinal `first` on, or take the place of the whole history (`replace`).
+    `events` are appended from ordinal `first` on, or take the place of the whole history (`replace`): of that of
+    the execution `old_execution`, `old_length` events long.  Where another one stands, the episode is stale.
     `consumed` names messages used up, `finished` the work items of activities whose results came along.
     `cancelled` gives ordinals of scheduling events whose delayed message or work item is not wanted any
     more.  `wake` asks for one more episode without any message.  `status_changed` is false where nothing
@@ -141,6 +142,8 @@ class EpisodeCommit(msgspec.Struct, kw_only=True, gc=False):
     first: int
     events: list[ev.HistoryEvent]
     replace: bool = False
+    old_execution: str
+    old_length: int
     consumed: list[int]
     finished: list[WorkRef]
     activities: list[ActivityTask]
@@ -184,6 +187,7 @@ class Episode:
         "_messages",
         "_new_id",
         "_now",
+        "_old",
         "_replace",
         "_starts",
         "_status_before",
@@ -199,6 +203,7 @@ class Episode:
         self._now = now
         self._new_id = new_id
         self._first = state.length
+        self._old = (state.projection.execution_id, state.length)
         self._status_before = state.projection.status
         self._condition_before = state.condition
         self._custom = False
@@ -291,6 +296,8 @@ class Episode:
                 self._drop("an instance takes no such message", event)
         self._fed_events = fresh
         if fresh:
+            # The clock of who fired a timer may be ahead of this one; to the orchestration it has come nonetheless.
+            self._now = max((self._now, *(event.fire_at for event in fresh if type(event) is ev.TimerFired)))
             self.feed = [ev.OrchestratorStarted(timestamp=self._now), *fresh]
             if state.projection.status is Status.PENDING and len(fresh) > 1:
                 self._end_before_start(fresh)
@@ -566,6 +573,8 @@ class Episode:
             first=self._first,
             events=self._events,
             replace=self._replace,
+            old_execution=self._old[0],
+            old_length=self._old[1],
             consumed=self._consumed,
             finished=self._finished,
             activities=self._activities,

@@ -16,9 +16,13 @@ class NonDeterminismError(HoldtrueError):
     """An orchestrator's code no longer fits its history.
 
     `step` names the step of history, `call` what the code did instead (with its line where it is known).
+    `event` is the ordinal of that step, `place` the `file:line` of the user's code that did otherwise; None
+    where they cannot be told.
     """
 
-    def __init__(self, instance_id: str, step: str, call: str) -> None:
+    def __init__(
+        self, instance_id: str, step: str, call: str, *, event: int | None = None, place: str | None = None
+    ) -> None:
         super().__init__(
             f"instance {instance_id!r} no longer fits its code: history has {step}, the code {call}. "
             "Deploy code that fits (or branch on ctx.version), and the instance goes on by itself; "
@@ -27,6 +31,8 @@ class NonDeterminismError(HoldtrueError):
         self.instance_id = instance_id
         self.step = step
         self.call = call
+        self.event = event
+        self.place = place
 
 
 class InvalidInput(HoldtrueError, ValueError):

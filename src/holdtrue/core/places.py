@@ -1,4 +1,5 @@
-"""Lines of the user's code, for messages: where it waits, and from where it calls.
+"""Lines of the user's code, for messages: where it waits, from where it calls, where it raised or
+runs.
 
 Lines of libraries are named only where there is no other.
 """
@@ -24,8 +25,16 @@ def standing_at(code: Any) -> str | None:
 
 def calling_from(outer: types.CodeType) -> str | None:
     """`file:line` of the call that is being served, looked for up to the frame of `outer`; None where there is none."""
+    return _own_line(sys._getframe(1), outer)
+
+
+def running_at(frame: types.FrameType) -> str | None:
+    """`file:line` of the innermost line of the user's code on a stack; None where there is none."""
+    return _own_line(frame, None)
+
+
+def _own_line(frame: types.FrameType | None, outer: types.CodeType | None) -> str | None:
     place = None
-    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not outer:
         if not _is_ours(frame):
             if _is_own(frame):
@@ -33,6 +42,18 @@ def calling_from(outer: types.CodeType) -> str | None:
             place = place or _line(frame)
         frame = frame.f_back
     return place
+
+
+def raised_at(error: BaseException) -> str | None:
+    """`file:line` of the innermost line of the user's code that an error came through; None where there is none."""
+    place, own = None, None
+    trace = error.__traceback__
+    while trace is not None:
+        if not _is_ours(trace.tb_frame):
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            own = place if _is_own(trace.tb_frame) else own
+        trace = trace.tb_next
+    return own or place
 
 
 def _line(frame: types.FrameType) -> str:

@@ -31,7 +31,7 @@ from .dialect import Dialect
 from .errors import HoldtrueError, InvalidInput, NonDeterminismError
 from .external_events import ExternalEvents
 from .messages import CANCEL_EVENT, DEADLINE_EVENT
-from .places import calling_from, standing_at
+from .places import calling_from, raised_at, standing_at
 from .projection import Status
 from .retry import RetryPolicy, next_attempt, next_delay
 from .tasks import OrchestrationCancelledError, Task
@@ -116,6 +116,7 @@ class Run:
         self.discarded = False
         self._allow_rest = False
         self._places: dict[int, str | None] = {}
+        self._failed_at: str | None = None
 
     # -- feeding -------------------------------------------------------------------------------------
 
@@ -329,19 +330,22 @@ class Run:
             if fits and kind is not ev.TaskScheduled:
                 fits = action.instance_id == event.instance_id  # type: ignore[union-attr]
         if not fits:
-            raise self._deviation(describe_event(event), self._asks(action))
+            raise self._deviation(describe_event(event), self._asks(action), self._places.get(action.id))
 
     def _ended(self, event: Any) -> None:
         if self.completion is None:
             raise self._deviation(describe_event(event), f"has not ended: it {self._stands()}")
         self._over = True
 
-    def _deviation(self, step: str, call: str) -> NonDeterminismError:
+    def _deviation(self, step: str, call: str, place: str | None = None) -> NonDeterminismError:
         instance = self.started.instance_id if self.started else "?"
-        return NonDeterminismError(instance, f"{step} (event {self.history_size - 1})", call)
+        event = self.history_size - 1
+        place = place or self.where() or self._failed_at
+        return NonDeterminismError(instance, f"{step} (event {event})", call, event=event, place=place)
 
     def _asks_beyond(self, step: str) -> NonDeterminismError:
-        return self._deviation(step, self._asks(next(iter(self._pending.values()))))
+        action = next(iter(self._pending.values()))
+        return self._deviation(step, self._asks(action), self._places.get(action.id))
 
     def _asks(self, action: Action) -> str:
         place = self._places.get(action.id)
@@ -441,6 +445,8 @@ class Run:
         self._end(Status.COMPLETED, result=result)
 
     def _fail(self, error: BaseException) -> None:
+        if self.is_replaying:
+            self._failed_at = raised_at(error)
         self._end(Status.FAILED, failure=self.author.failure(error))
 
     def _cancel(self, reason: str | None) -> None:

@@ -95,6 +95,7 @@ def rewind_commit(
             cancelled = set(commit.cancelled)
             _redo(commit, new, plan, history, run, children, cancelled, now, new_id)
         commit.cancelled = []
+    commit.old_length = len(history)
     commit.consumed = [message.key for message in messages[: at + 1] if message.key is not None]
     commit.finished = [message.work for message in messages[: at + 1] if message.work is not None]
     commit.dropped = [

@@ -163,7 +163,9 @@ class Dispatcher:
             return
         old = self.sessions.get(locked.lease.key)
         if old is not None:
+            # The hub gave it out anew: what that session knew is over, results of activities are not.
             self._drop(old)
+            self._handing_in.add_messages([m for m in old.taken + old.inbox if m.work is not None])
         self.sessions.add(session)
         if locked.record.deadline is not None:
             self.due.note(locked.record.deadline)

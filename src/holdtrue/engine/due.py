@@ -16,8 +16,6 @@ from .tasks import Background
 
 log = logging.getLogger("holdtrue.engine")
 
-LONGEST_SLEEP_SECONDS = 60.0
-"""A clock that is set meanwhile must not make a far timer late by more than this."""
 MARGIN_SECONDS = 0.0005
 """Loops wake up to half a millisecond early; a look in vain costs more than so short a wait."""
 
@@ -70,7 +68,7 @@ class DueWatch:
         if self._next is None or self._background.stopping or self._looking:
             return
         seconds = max(0.0, (self._next - self._environment.now()) / TICKS_PER_SECOND) + MARGIN_SECONDS
-        self._timer = self._environment.call_later(min(seconds, LONGEST_SLEEP_SECONDS), self.look)
+        self._timer = self._environment.call_later(min(seconds, self._environment.longest_sleep), self.look)
 
     async def _fire(self) -> None:
         noted, self._next = self._next, None

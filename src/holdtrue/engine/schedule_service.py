@@ -34,7 +34,8 @@ from holdtrue.stores.protocol import (
 _log = logging.getLogger("holdtrue.schedules")
 
 LOOK_AGAIN: Final = 30.0
-"""Seconds after which the hub's schedules are looked at in any case (no push may have come; the clock may jump)."""
+"""Seconds, by no wall clock, after which the hub's schedules are looked at in any case (no push may have come; the
+wall clock may be set)."""
 QUEUE_POLL: Final = 1.0
 """Seconds between two looks whether the run that a queued one waits for has ended, where no push says so."""
 TRIM_EVERY: Final = 600.0
@@ -61,13 +62,13 @@ class ScheduleCounters(msgspec.Struct):
 
 
 class _Kept(msgspec.Struct):
-    """A schedule of the hub, as far as this host knows; one that failed by itself `rests_until` then."""
+    """A schedule of the hub, as far as this host knows; one that failed by itself `rests_until` then (monotonic)."""
 
     spec: ScheduleSpec
     state: ScheduleState
     due: Ticks | None
     etag: int
-    rests_until: Ticks = 0
+    rests_until: float = 0.0
 
 
 def _nobody(_: str) -> bool:
@@ -105,8 +106,8 @@ class ScheduleService:
         self._others: set[str] = set()
         self._refresh = True
         self._woken = asyncio.Event()
-        self._next_trim: Ticks = 0
-        self._next_refresh: Ticks = 0
+        self._next_trim = 0.0
+        self._next_refresh = 0.0
 
     # -- what wakes it -------------------------------------------------------------------------------
     def nudge(self) -> None:
@@ -152,17 +153,17 @@ class ScheduleService:
 
     async def serve_due(self) -> None:
         """Do all that is due now, once.  Raises StoreError where the store failed; the rest was done."""
-        now = self._environment.now()
-        if self._refresh or now >= self._next_refresh:
-            await self._load_all(now)
+        now, moment = self._environment.now(), self._environment.monotonic()
+        if self._refresh or moment >= self._next_refresh:
+            await self._load_all()
         elif self._due_now():
             await self._load_due(now)
         await self._start_queued()
         await self._each(self._due_now(), self._decide)
-        if now >= self._next_trim:
+        if moment >= self._next_trim:
             await self._trim(now)
         if self._refresh:
-            await self._load_all(self._environment.now())
+            await self._load_all()
 
     async def _sleep(self, seconds: float) -> None:
         if self._woken.is_set() or seconds <= 0:
@@ -175,18 +176,18 @@ class ScheduleService:
             handle.cancel()
 
     def _seconds_to_sleep(self) -> float:
-        now = self._environment.now()
-        seconds = (min(self._next_refresh, self._next_trim) - now) / TICKS_PER_SECOND
+        now, moment = self._environment.now(), self._environment.monotonic()
+        seconds = min(self._next_refresh, self._next_trim) - moment
         for kept in self._kept.values():
             turn = self._turn(kept)
             if turn is not None:
-                seconds = min(seconds, (turn - now) / TICKS_PER_SECOND)
+                seconds = min(seconds, max((turn - now) / TICKS_PER_SECOND, kept.rests_until - moment))
             if waits_for(kept.spec, kept.state) is not None:
                 seconds = min(seconds, QUEUE_POLL)
         return seconds
 
     # -- knowing the schedules -------------------------------------------------------------------------
-    async def _load_all(self, now: Ticks) -> None:
+    async def _load_all(self) -> None:
         self._refresh = False
         stored = await self._store.get_schedules()
         known = {schedule.schedule_id for schedule in stored}
@@ -194,7 +195,7 @@ class ScheduleService:
             del self._kept[gone]
             self._others.discard(gone)
         self._keep(stored)
-        self._next_refresh = now + int(LOOK_AGAIN * TICKS_PER_SECOND)
+        self._next_refresh = self._environment.monotonic() + LOOK_AGAIN
 
     async def _load_due(self, now: Ticks) -> None:
         """Read anew what is due, and all where another host has decided some of it."""
@@ -205,7 +206,7 @@ class ScheduleService:
             kept.due is not None and kept.due <= now and schedule_id not in still_due
             for schedule_id, kept in self._kept.items()
         ):
-            await self._load_all(now)
+            await self._load_all()
 
     def _keep(self, stored: Iterable[StoredSchedule]) -> None:
         for schedule in stored:
@@ -229,12 +230,15 @@ class ScheduleService:
         """When this host is to decide the next tick of a schedule; None: never by the clock."""
         if kept.due is None:
             return None
-        due = kept.due + LET_PASS if kept.spec.schedule_id in self._others else kept.due
-        return max(due, kept.rests_until)
+        return kept.due + LET_PASS if kept.spec.schedule_id in self._others else kept.due
 
     def _due_now(self) -> list[_Kept]:
-        now = self._environment.now()
-        return [kept for kept in self._kept.values() if (turn := self._turn(kept)) is not None and turn <= now]
+        now, moment = self._environment.now(), self._environment.monotonic()
+        return [
+            kept
+            for kept in self._kept.values()
+            if (turn := self._turn(kept)) is not None and turn <= now and kept.rests_until <= moment
+        ]
 
     async def _each(self, schedules: list[_Kept], act: Callable[[_Kept], Coroutine[None, None, None]]) -> None:
         """Act on schedules side by side; one that fails by itself rests for a while, and holds up no other."""
@@ -247,7 +251,7 @@ class ScheduleService:
                 elif isinstance(result, Exception):
                     self.counters.errors += 1
                     self._refresh = True
-                    kept.rests_until = self._environment.now() + int(LOOK_AGAIN * TICKS_PER_SECOND)
+                    kept.rests_until = self._environment.monotonic() + LOOK_AGAIN
                     _log.error(
                         "schedule %r failed, next try in %.0f s", kept.spec.schedule_id, LOOK_AGAIN, exc_info=result
                     )
@@ -269,11 +273,11 @@ class ScheduleService:
 
     async def _start_queued(self) -> None:
         """Start the queued runs whose turn has come."""
-        now = self._environment.now()
+        moment = self._environment.monotonic()
         waiting = [
             (awaited, kept)
             for kept in self._kept.values()
-            if kept.rests_until <= now and (awaited := waits_for(kept.spec, kept.state)) is not None
+            if kept.rests_until <= moment and (awaited := waits_for(kept.spec, kept.state)) is not None
         ]
         if not waiting:
             return
@@ -352,4 +356,4 @@ class ScheduleService:
     async def _trim(self, now: Ticks) -> None:
         for kept in list(self._kept.values()):
             await self._store.trim_ticks(now - span_ticks(kept.spec.keep_ticks), kept.spec.schedule_id)
-        self._next_trim = now + int(TRIM_EVERY * TICKS_PER_SECOND)
+        self._next_trim = self._environment.monotonic() + TRIM_EVERY

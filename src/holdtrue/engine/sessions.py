@@ -252,7 +252,8 @@ class Sessions:
 
     def grow(self, session: Session, size: int) -> None:
         """Its history has now this many bytes."""
-        self.bytes += size - session.size
+        if self._by_key.get(session.lease.key) is session:
+            self.bytes += size - session.size
         session.size = size
 
     def remove(self, session: Session) -> None:

@@ -12,7 +12,6 @@ import msgspec
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import (
-    TICKS_PER_SECOND,
     EventRaised,
     ExecutionStarted,
     ExecutionTerminated,
@@ -31,6 +30,8 @@ T = TypeVar("T")
 
 REPLACED_ERROR = "holdtrue.SubOrchestrationReplacedError"
 EXISTS_ERROR = "holdtrue.InstanceAlreadyExists"
+AT_REST = -1
+"""The lock of what was put there to be looked at (`TaskHubStore.put_copies`): no host's, so that nobody gets it."""
 LAST_KEY = (1 << 63) - 1
 """No key of an instance is beyond this one."""
 
@@ -183,11 +184,6 @@ def share(limit: int, names: Sequence[str], turn: int, find: Callable[[str, int]
             break
         found += rows
     return found[:limit]
-
-
-def lease_end(now: Ticks, seconds: float) -> Ticks:
-    """When a lease taken now ends."""
-    return now + int(seconds * TICKS_PER_SECOND)
 
 
 def key_of_token(token: str) -> int:

@@ -1,7 +1,8 @@
-"""A store as a bad day shows it: calls that are refused, whose answer or request is lost, that come late or slowly.
+"""A store and a process as a bad day shows them: calls that are refused, whose answer or request is lost, that come
+late, slowly or twice; notices that are lost; processes that end or stand still at any step; clocks that are wrong.
 
-Every call of a part is one *point*, counted from 1.  What happens at a point is asked of a `Faults`; what did
-happen is told to it, so that a run of chance can be done again as a list.
+Every call, every notice and every step of a part is one *point*; each sort is counted from 1.  What happens at a
+point is asked of a `Faults`.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from .virtual_time import Part, as_part, current_part
 
 
 class Kind(StrEnum):
-    """What can happen to one call of a store."""
+    """What can happen: to a call of a store, to a notice from it, or before a step of a process."""
 
     REFUSED = "refused"
     """It is not done, and the caller is told so."""
@@ -41,17 +42,45 @@ class Kind(StrEnum):
     """The caller's process stands still for a while, then it is done."""
     PAUSE_AFTER = "pause after"
     """It is done, then the caller's process stands still for a while."""
+    DOUBLED = "doubled"
+    """It is done, and a copy of the request comes later."""
+    NOTICE_LOST = "notice lost"
+    """Nobody hears of it."""
+    NOTICE_DOUBLED = "notice doubled"
+    """It is heard at once, and again later."""
+    NOTICE_LATE = "notice late"
+    """It is heard later, after others that were made after it."""
+    CRASH_AT_STEP = "crash at step"
+    """The process ends between two of its steps (at an await)."""
+    PAUSE_AT_STEP = "pause at step"
+    """The process stands still between two of its steps."""
+    CLOCK_SET = "clock set"
+    """The wall clock of the process is set, and from that step on wrong by so many seconds (below 0: slow)."""
 
+    @property
+    def sort(self) -> str:
+        """What its points count: `call`, `notice` or `step`."""
+        return _SORTS.get(self, "call")
+
+
+_SORTS = {
+    Kind.NOTICE_LOST: "notice",
+    Kind.NOTICE_DOUBLED: "notice",
+    Kind.NOTICE_LATE: "notice",
+    Kind.CRASH_AT_STEP: "step",
+    Kind.PAUSE_AT_STEP: "step",
+    Kind.CLOCK_SET: "step",
+}
 
 READS = frozenset(
     {"status", "activities_of", "history", "query", "children", "load", "cancelled", "get_schedules", "ticks"}
-    | {"dead_letters", "expired", "info"}
+    | {"dead_letters", "expired", "info", "copies"}
 )
 """Calls that change nothing: their outcome is never in doubt."""
 WRITES = frozenset(
     {"create", "send", "purge", "join", "leave", "renew", "lock", "lock_activities", "commit", "park", "put_back"}
     | {"complete", "put_back_activities", "report", "fetch", "fire_due", "put_schedule", "delete_schedule"}
-    | {"commit_tick", "trim_ticks", "resend", "dismiss", "upkeep"}
+    | {"commit_tick", "trim_ticks", "resend", "dismiss", "upkeep", "put_copies"}
 )
 AMBIGUOUS = frozenset({Kind.REQUEST_LOST, Kind.ANSWER_LOST, Kind.LATE})
 TAKES = frozenset({"lock", "lock_activities", "fetch", "fire_due", "create", "commit_tick", "join", "renew"})
@@ -59,8 +88,9 @@ TAKES = frozenset({"lock", "lock_activities", "fetch", "fire_due", "create", "co
 has joined again comes late."""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """What happens at a point of a part; `seconds` is how long a delay, a pause, or a process's absence takes."""
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens at a point of a part; `seconds` is how long a delay, a pause, or a process's absence takes, or
+    by how much a clock is wrong."""
 
     part: str
     point: int
@@ -72,17 +102,17 @@ class Faults(Protocol):
     """Decides what happens."""
 
     def at(self, part: str, point: int, verb: str) -> Fault | None:
-        """What happens at that point, which is a call of this verb."""
+        """What happens at that point, which is a call of this verb, or a `notice`, or a `step`."""
 
 
 class FaultList:
     """Exactly these faults."""
 
     def __init__(self, faults: list[Fault]) -> None:
-        self._at = {(fault.part, fault.point): fault for fault in faults}
+        self._at = {(fault.kind.sort, fault.part, fault.point): fault for fault in faults}
 
     def at(self, part: str, point: int, verb: str) -> Fault | None:
-        return self._at.get((part, point))
+        return self._at.get((verb if verb in ("notice", "step") else "call", part, point))
 
 
 class SimulationError(HoldtrueError):
@@ -90,10 +120,11 @@ class SimulationError(HoldtrueError):
 
 
 class FaultyStore:
-    """The store `inner` as `part` meets it.
+    """The store `inner` as `part` meets it, which has no other.
 
-    `applied` is called with the verb, its arguments and its outcome at the moment a call takes effect.
-    `crash` and `pause` are how the part ends or stands still.  Notices come as steps of the part.
+    `applied` is called with the verb, its arguments and its outcome at the moment a call takes effect, `called` at
+    each point that is a call and each other at which something happens.  `crash`, `pause` and `set_clock` are how
+    the part ends, stands still, or has a wrong wall clock.  Notices come as steps of the part.
     """
 
     def __init__(
@@ -106,6 +137,7 @@ class FaultyStore:
         called: Callable[[Part, int, str, Fault | None], None] = lambda part, point, verb, fault: None,
         crash: Callable[[Part, float], None],
         pause: Callable[[Part, float], None],
+        set_clock: Callable[[Part, float], None] = lambda part, seconds: None,
     ) -> None:
         self.inner = inner
         self.part = part
@@ -115,8 +147,12 @@ class FaultyStore:
         self._called = called
         self._crash = crash
         self._pause = pause
+        self._set_clock = set_clock
         self._joined = False
+        self._notices = 0
+        self._step = 0
         self._arriving: list[asyncio.Future[None]] = []
+        part.before_step = self._before_step
 
     def __getattr__(self, verb: str) -> Any:
         method = getattr(self.inner, verb)
@@ -135,10 +171,38 @@ class FaultyStore:
         part = self.part
 
         def heard(notice: Notice) -> None:
+            fault = self._of_notice()
+            kind = None if fault is None else fault.kind
             with as_part(part):
-                loop.call_soon(notify, notice)
+                if kind not in (Kind.NOTICE_LOST, Kind.NOTICE_LATE):
+                    loop.call_soon(notify, notice)
+                if fault is not None and kind is not Kind.NOTICE_LOST:
+                    loop.call_later(fault.seconds, notify, notice)
 
         self.inner.listen(heard)
+
+    def _of_notice(self) -> Fault | None:
+        self._notices += 1
+        fault = self._faults.at(self.part.name, self._notices, "notice")
+        if fault is not None:
+            self._called(self.part, self._notices, "notice", fault)
+        return fault
+
+    def _before_step(self, part: Part) -> None:
+        step = part.steps + 1
+        if step == self._step:
+            return  # it stood still before this one, and goes on
+        self._step = step
+        fault = self._faults.at(part.name, step, "step")
+        if fault is None:
+            return
+        self._called(part, step, "step", fault)
+        if fault.kind is Kind.CRASH_AT_STEP:
+            self._crash(part, fault.seconds)
+        elif fault.kind is Kind.PAUSE_AT_STEP:
+            self._pause(part, fault.seconds)
+        else:
+            self._set_clock(part, fault.seconds)
 
     async def _call(
         self, verb: str, method: Callable[..., Coroutine[Any, Any, Any]], given: tuple[Any, ...], named: dict[str, Any]
@@ -154,7 +218,7 @@ class FaultyStore:
             await asyncio.sleep(0)
             return await self._do(verb, method, given, named)
         kind, seconds = fault.kind, fault.seconds
-        if kind is Kind.LATE and self._joined and verb in TAKES:
+        if self._joined and verb in TAKES and kind in (Kind.LATE, Kind.DOUBLED):
             kind = Kind.ANSWER_LOST
         what = f"{verb} (call {point} of {part.name})"
         if kind is Kind.REFUSED:
@@ -175,6 +239,8 @@ class FaultyStore:
         outcome = await self._do(verb, method, given, named)
         if kind is Kind.ANSWER_LOST:
             raise self._unknown(what)
+        if kind is Kind.DOUBLED:
+            self._later(seconds, verb, method, given, named)
         if kind is Kind.CRASH_AFTER:
             self._crash(part, seconds)
             await self._never()

@@ -120,6 +120,19 @@ def test_a_cancelled_wait_takes_no_event():
     assert world.step(world.event("go", 1)).projection.output == "1"
 
 
+def test_after_a_timer_the_orchestrations_time_is_not_before_it_whatever_clock_fired_it():
+    async def code(run, _):
+        due = run.now + 10 * ev.TICKS_PER_SECOND
+        await run.create_timer(due)
+        return run.now >= due
+
+    world = World(code)
+    world.step()
+    world.now -= 300 * ev.TICKS_PER_SECOND
+    commit = world.step(world.work[0])
+    assert commit.projection.output == "true" and commit.projection.completed_at == world.work[0].event.fire_at
+
+
 def test_suspended_events_are_appended_at_once_and_handled_at_the_resume():
     world = World(wait_for_go)
     world.step()

@@ -1,10 +1,11 @@
 """Which line a message names: the user's own, innermost; a library's only where there is no other; never ours."""
 
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
-from holdtrue.core.places import calling_from, standing_at
+from holdtrue.core.places import calling_from, raised_at, running_at, standing_at
 from holdtrue.core.tasks import Task
 
 OWN, LIBRARY = "app/main.py", "lib/site-packages/nice/retry.py"
@@ -83,3 +84,35 @@ def test_from_where_a_call_comes() -> None:
     assert outer(nice, own, ours, serve, served) == f"{OWN}:3"
     assert outer(nice, ours, serve, served) == f"{LIBRARY}:3"
     assert outer(ours, serve, served) is None
+
+
+RAISES = "def f(*args):\n\n\n    raise ValueError('boo')"
+CALLS = "def f(inner, *args):\n\n    return inner(*args)"
+
+
+def test_where_an_error_was_raised() -> None:
+    own, nice = module("app", OWN, RAISES), module("nice.retry", LIBRARY, RAISES)
+
+    def place(call: Callable[..., Any], *args: Any) -> str | None:
+        try:
+            call(*args)
+        except ValueError as error:
+            # The frame of this test is the user's, too: the innermost counts.
+            return raised_at(error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None))
+        raise AssertionError("nothing was raised")
+
+    assert place(own) == f"{OWN}:4"
+    assert place(module("app", OWN, CALLS), nice) == f"{OWN}:3"
+    assert place(module("nice.retry", LIBRARY, CALLS), own) == f"{OWN}:4"
+    assert place(nice) == f"{LIBRARY}:4"
+    assert place(module("holdtrue.inner", "holdtrue/inner.py", RAISES)) is None
+    assert raised_at(ValueError("never raised")) is None
+
+
+def test_where_code_runs() -> None:
+    def here() -> str | None:
+        return running_at(sys._getframe(1))
+
+    calls = module("nice.retry", LIBRARY, CALLS)
+    assert module("app", OWN, CALLS)(here) == f"{OWN}:3"
+    assert module("app", OWN, CALLS)(calls, here) == f"{OWN}:3"

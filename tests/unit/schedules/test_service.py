@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -375,6 +376,21 @@ def test_a_wall_clock_set_back_fires_nothing_again() -> None:
             world.environment.shift = -25
             await world.wait(60)
         assert world.dues() == [10, 20, 30, 40, 50, 60]
+
+    in_virtual_time(body)
+
+
+def test_a_wall_clock_set_back_does_not_put_off_the_next_look_at_the_hub() -> None:
+    async def body() -> None:
+        world = World()
+        async with world.host():
+            await world.wait(1)
+            world.environment.shift = -3600
+            # Made elsewhere, and no push comes.
+            with mock.patch.object(world, "hosts", []):
+                await world.schedules.create("s", "load", interval=10, overlap="allow")
+            await world.wait(61)
+            assert len(world.dues()) >= 3
 
     in_virtual_time(body)
 

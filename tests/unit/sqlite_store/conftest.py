@@ -1,9 +1,8 @@
 """A hub in a file for tests of what is peculiar to SQLite, and a disk that can be made to fail."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import apsw
 import pytest
@@ -12,6 +11,9 @@ from holdtrue.environment import Environment
 from holdtrue.stores.protocol import TaskHubStore
 from holdtrue.stores.sqlite import SqliteStore
 from tests.conformance.acting import Hub
+
+from .disk_checks import Fixed
+from .disk_recorded import RecordedDisk
 
 
 def _open(place: Path, environment: Environment, lease: float) -> TaskHubStore:
@@ -31,29 +33,13 @@ _EXTENDED = {
 }
 
 
-class Entry(NamedTuple):
-    """A change of a file (`write`, `sync`, `truncate`; `at` is an offset or a size), or whatever a test notes."""
-
-    what: str
-    name: str = ""
-    at: int = 0
-    data: bytes = b""
-
-
 class Disk(apsw.VFS):
-    """The system's disk, with errors on demand: `failing` is raised by each write or sync of a file so named.
-
-    `calls` counts what changes a file; `once` is called with the number and kind of each, and may raise.
-    `log`, where it is set, takes them all.
-    """
+    """The system's disk, with errors on demand: `failing` is raised by each write or sync of a file so named."""
 
     def __init__(self) -> None:
         self.failing: type[Exception] | None = None
         self.at = "write"
         self.ending = "-wal"
-        self.calls = 0
-        self.once: Callable[[int, str], None] | None = None
-        self.log: list[Entry] | None = None
         super().__init__("failing", "unix", makedefault=True)
 
     def xOpen(self, name, flags):  # type: ignore[no-untyped-def]
@@ -65,13 +51,6 @@ class Disk(apsw.VFS):
             if isinstance(error, apsw.IOError):
                 error.extendedresult = _EXTENDED[what]
             raise error
-        self.calls += 1
-        if self.once is not None:
-            self.once(self.calls, what)
-
-    def note(self, what: str, name: str, at: int = 0, data: bytes = b"") -> None:
-        if self.log is not None:
-            self.log.append(Entry(what, name, at, bytes(data)))
 
 
 class _File(apsw.VFSFile):
@@ -82,17 +61,14 @@ class _File(apsw.VFSFile):
 
     def xWrite(self, data, offset):  # type: ignore[no-untyped-def]
         self.disk.check("write", self.name or "")
-        self.disk.note("write", self.name or "", offset, data)
         super().xWrite(data, offset)
 
     def xSync(self, flags):  # type: ignore[no-untyped-def]
         self.disk.check("sync", self.name or "")
-        self.disk.note("sync", self.name or "")
         super().xSync(flags)
 
     def xTruncate(self, size):  # type: ignore[no-untyped-def]
         self.disk.check("truncate", self.name or "")
-        self.disk.note("truncate", self.name or "", size)
         super().xTruncate(size)
 
 
@@ -103,5 +79,21 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     made = Disk()
     yield made
-    made.failing = made.once = None
+    made.failing = None
     made.unregister()
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedDisk]:
+    """A disk that takes down each of its calls."""
+    # SQLite prints what a failing disk raised.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    made = RecordedDisk(tmp_path)
+    yield made
+    made.unregister()
+
+
+@pytest.fixture
+def fixed(name: str, recorded: RecordedDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fixed:
+    """The piece of work of this name, done once, on a recorded disk."""
+    return Fixed(name, recorded, tmp_path, monkeypatch)

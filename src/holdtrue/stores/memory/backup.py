@@ -7,6 +7,7 @@ import msgspec
 from holdtrue.core.events import AnyEvent, Ticks
 from holdtrue.core.messages import InboundMessage
 from holdtrue.stores import errors
+from holdtrue.stores.decisions import AT_REST
 from holdtrue.stores.protocol import StoredDeadLetter, StoredSchedule, Tick
 
 from .hub import Activity, Counts, Delayed, Instance, MemoryHub
@@ -121,13 +122,14 @@ def _restore(hub: MemoryHub, kept: _Kept) -> None:
             hub.delay(instance, Delayed(one.due, message))
     for activity in kept.activities:
         task = activity.task
-        activity.lock = 0
         hub.activities[activity.key] = instance.activities[task.execution_id, task.scheduled] = activity
-        hub.enqueue(activity, again=True)
+        if activity.lock != AT_REST:
+            activity.lock = 0
+            hub.enqueue(activity, again=True)
     ready, instance.ready = instance.ready, False
     ending, instance.ending = instance.ending, False
     hub.set_ending(instance, ending)
-    if instance.lock:
+    if instance.lock and instance.lock != AT_REST:
         hub.release(instance)
     elif ready:
         hub.offer(instance)

@@ -55,7 +55,7 @@ def _apply(moment: Moment, committing: Committing, size: int, started: Execution
     instance = held(moment, committing.lease)
     if instance is None:
         return CommitOutcome(result=CommitResult.LEASE_LOST)
-    if started is None and commit.first != len(instance.history):
+    if _is_stale(instance, commit):
         return CommitOutcome(result=CommitResult.STALE)
     outcome = CommitOutcome(result=CommitResult.COMMITTED)
     ended = commit.projection.status in TERMINAL
@@ -92,6 +92,14 @@ def _apply(moment: Moment, committing: Committing, size: int, started: Execution
         moment.hub.release(instance)
         moment.work = True
     return outcome
+
+
+def _is_stale(instance: Instance, commit: EpisodeCommit) -> bool:
+    """Whether it was made from another history than stands there."""
+    if commit.replace:
+        old = (commit.old_execution, commit.old_length)
+        return old != (instance.projection.execution_id, len(instance.history))
+    return commit.first != len(instance.history)
 
 
 def _append(moment: Moment, instance: Instance, committing: Committing, size: int, ended: bool) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from holdtrue.core.events import AnyEvent, ExecutionStarted, Ticks
 from holdtrue.core.messages import ActivityTask, InboundMessage
 from holdtrue.core.projection import Condition, Projection
+from holdtrue.stores.decisions import AT_REST
 from holdtrue.stores.protocol import Notice, StoredDeadLetter, StoredSchedule, Tick
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ class Activity(msgspec.Struct, kw_only=True, gc=False):
 class Instance(msgspec.Struct, kw_only=True):
     """An instance and all that belongs to it.
 
-    `lock` is the token of who holds it, 0 where nobody does; `ready` says that it has work, `woken` that it
-    asks for an episode without a message; `begins` is its scheduled start, `tried` the hosts that could not go
-    on with it while it is held; `ending` that a message may wait which ends it without its code.
+    `lock` is the token of who holds it, 0 where nobody does, below that where it is at rest; `ready` says that it has
+    work, `woken` that it asks for an episode without a message; `begins` is its scheduled start, `tried` the hosts that
+    could not go on with it while it is held; `ending` that a message may wait which ends it without its code.
     """
 
     key: int
@@ -81,7 +82,8 @@ class Member(msgspec.Struct, kw_only=True):
 
     number: int
     name: str
-    lease: Ticks
+    lease_seconds: float
+    renewals: int = 0
     orchestrators: tuple[str, ...]
     queues: tuple[str, ...]
     store: "MemoryStore"
@@ -244,6 +246,8 @@ class MemoryHub:
 
     def send_mail(self, host: int, instance: Instance, key: int) -> None:
         """A message is for an instance that a host holds: it is to fetch it."""
+        if instance.lock == AT_REST:
+            return
         self.mail.setdefault(host, {}).setdefault(instance.key, []).append(key)
 
     # -- work items ------------------------------------------------------------------------------------

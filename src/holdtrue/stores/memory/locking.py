@@ -171,6 +171,8 @@ def join(moment: Moment, member: Member) -> Member:
     if not member.number:
         hub.counts.host += 1
         member = msgspec.structs.replace(member, number=hub.counts.host)
+    elif (before := hub.members.get(member.number)) is not None:
+        member.renewals = before.renewals + 1
     hub.members[member.number] = member
     for instance in hub.instances.values():
         projection = instance.projection

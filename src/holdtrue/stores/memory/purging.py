@@ -1,6 +1,7 @@
-"""Deletes ended instances, with their descendants where that is asked."""
+"""Deletes ended instances (and those at rest), with their descendants where that is asked."""
 
 from holdtrue.core.projection import TERMINAL
+from holdtrue.stores.decisions import AT_REST
 from holdtrue.stores.protocol import Purged
 
 from .hub import Instance, Moment
@@ -22,7 +23,7 @@ def purge(moment: Moment, instance_id: str, recursive: bool, counts: Purged) -> 
 
 def _delete(moment: Moment, instance: Instance, counts: Purged) -> bool:
     instance_id = instance.projection.instance_id
-    if instance.projection.status not in TERMINAL:
+    if instance.projection.status not in TERMINAL and instance.lock != AT_REST:
         counts.refused.append(instance_id)
         return False
     moment.hub.remove(instance)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from holdtrue.core.projection import TERMINAL
-from holdtrue.stores.decisions import key_of_token
+from holdtrue.stores.decisions import AT_REST, key_of_token
 from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceQuery, InstanceRecord, Page
 
 from .hub import Instance, MemoryHub
@@ -23,6 +23,7 @@ def record(instance: Instance) -> InstanceRecord:
         condition=instance.condition,
         length=len(instance.history),
         size=instance.size,
+        at_rest=instance.lock == AT_REST,
     )
 
 
@@ -42,7 +43,7 @@ def activities(hub: MemoryHub, instance: Instance) -> list[ActivityInfo]:
             task_id=one.task.task_id,
             scheduled=one.task.scheduled,
             name=one.task.name,
-            running=one.lock != 0,
+            running=one.lock > 0,
             run=one.run,
             progress=one.progress,
             heartbeat_at=one.heartbeat,

@@ -13,7 +13,7 @@ from holdtrue.core.messages import OutboundMessage, WorkRef
 from holdtrue.core.projection import Condition
 from holdtrue.environment import REAL, Environment
 from holdtrue.stores import errors
-from holdtrue.stores.decisions import lease_end
+from holdtrue.stores.leases import LeaseSeen, LeaseWatch
 from holdtrue.stores.protocol import (
     ActivityInfo,
     ActivityResult,
@@ -25,6 +25,7 @@ from holdtrue.stores.protocol import (
     Delivery,
     Due,
     HubInfo,
+    InstanceCopy,
     InstanceQuery,
     InstanceRecord,
     Lease,
@@ -40,7 +41,7 @@ from holdtrue.stores.protocol import (
     TickCommit,
 )
 
-from . import backup, commits, inbox, locking, purging, reading, schedules, starts
+from . import backup, commits, copies, inbox, locking, purging, reading, schedules, starts
 from .hub import Member, MemoryHub, Moment
 
 _PIECE = 1_024
@@ -63,6 +64,7 @@ class MemoryStore:
         self._number = 0
         self._forsaken = 0
         self._lost = False
+        self._leases = LeaseWatch()
         self._member: Member | None = None
         self._turn = 0
         self._notify: Callable[[Notice], None] | None = None
@@ -116,7 +118,7 @@ class MemoryStore:
             Member(
                 number=moment.host,
                 name=name,
-                lease=lease_end(moment.now, self._lease_seconds),
+                lease_seconds=self._lease_seconds,
                 orchestrators=tuple(orchestrators),
                 queues=tuple(queues),
                 store=self,
@@ -143,13 +145,12 @@ class MemoryStore:
         self._require_host()
         if not moment.host:
             raise self._lease_lost()
-        hub, now = self.hub, moment.now
-        hub.members[moment.host].lease = lease_end(now, self._lease_seconds)
-        dead = [
-            member
-            for member in hub.members.values()
-            if member.number != moment.host and (member.lease < now or not member.store.alive)
-        ]
+        hub = self.hub
+        hub.members[moment.host].renewals += 1
+        others = [member for member in hub.members.values() if member.number != moment.host]
+        leases = (LeaseSeen(member.number, member.renewals, member.lease_seconds) for member in others)
+        over = self._leases.over(leases, self._environment.monotonic())
+        dead = [member for member in others if member.number in over or not member.store.alive]
         for member in dead:
             locking.remove(moment, member.number)
         self._done(moment)
@@ -243,6 +244,19 @@ class MemoryStore:
 
     async def query(self, query: InstanceQuery) -> Page:
         return reading.query(self._open_hub(), query)
+
+    async def copies(self, instance_ids: Sequence[str]) -> list[InstanceCopy | None]:
+        hub = self._open_hub()
+        found = [hub.of(instance_id) for instance_id in instance_ids]
+        return [None if one is None else copies.read(one) for one in found]
+
+    async def put_copies(
+        self, copies_: Sequence[InstanceCopy], *, replace: bool = False, run: bool = False
+    ) -> list[str]:
+        moment = self._moment()
+        standing = copies.put(moment, copies_, replace=replace, run=run)
+        self._done(moment)
+        return standing
 
     async def children(self, instance_id: str) -> list[str]:
         return [child.projection.instance_id for child in reading.children(self._open_hub(), instance_id)]

@@ -31,6 +31,8 @@ def copy(path: str, target: str) -> None:
         _publish(unfinished, target)
     except FileExistsError as error:
         raise _exists(target) from error
+    except OSError as error:
+        raise _unnamed(target, error) from error
     except apsw.Error as error:
         raise translate(error, path if isinstance(error, _DAMAGED) else target) from error
     finally:
@@ -67,6 +69,8 @@ def restore(path: str, backup: str, *, environment: Environment = REAL) -> None:
                 _publish(unfinished, path)
             except FileExistsError as error:
                 raise errors.StoreError(f"hub {path!r} was made by another process meanwhile; stop it first") from error
+            except OSError as error:
+                raise _unnamed(path, error) from error
             except apsw.Error as error:
                 raise translate(error, backup if isinstance(error, _DAMAGED) else path) from error
             finally:
@@ -86,7 +90,7 @@ def _unfinished(target: str) -> str:
 
 
 def _publish(unfinished: str, target: str) -> None:
-    """Give the finished file its name, for good; raises FileExistsError where another has it."""
+    """Give the finished file its name, for good, or not at all; raises FileExistsError where another has it."""
     try:
         os.link(unfinished, target)
     except FileExistsError:
@@ -94,19 +98,29 @@ def _publish(unfinished: str, target: str) -> None:
     except OSError:
         # A file system without links.
         os.rename(unfinished, target)
-    else:
-        os.unlink(unfinished)
-    directory = os.open(os.path.dirname(target), os.O_RDONLY)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        _remove(unfinished)
+        directory = os.open(os.path.dirname(target), os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError:
+        os.unlink(target)
+        raise
 
 
 def _remove(unfinished: str) -> None:
     for left in (unfinished, f"{unfinished}-journal", f"{unfinished}-wal", f"{unfinished}-shm"):
         if os.path.exists(left):
             os.unlink(left)
+
+
+def _unnamed(target: str, error: OSError) -> errors.StoreUnavailable:
+    return errors.StoreUnavailable(
+        f"copy {target!r}: the disk refuses to name it ({error.strerror}); there is no such file now. Look at the "
+        "system's log, then try it again"
+    )
 
 
 def _check(source: apsw.Connection, backup: str) -> None:

@@ -198,10 +198,11 @@ def _merge(prepared: list[Prepared]) -> Prepared:
 
 def _carefully(transaction: Transaction, committing: Committing) -> CommitOutcome:
     """One commit by itself: first it is seen whether it may be applied."""
-    lock, length = transaction.one(sql.fence, committing.lease.key) or (None, 0)
+    commit = committing.commit
+    lock, length, execution = transaction.one(sql.fence, committing.lease.key) or (None, 0, "")
     if lock is None or lock != committing.lease.token:
         return CommitOutcome(result=CommitResult.LEASE_LOST)
-    if not committing.commit.replace and committing.commit.first != length:
+    if (execution, length) != (commit.old_execution, commit.old_length) if commit.replace else length != commit.first:
         return CommitOutcome(result=CommitResult.STALE)
     made = prepare([committing], transaction.token)
     places: set[int] = set()
@@ -429,6 +430,8 @@ def _replace_history(transaction: Transaction, committing: Committing) -> None:
         projection.execution_id,
         started,
         projection.name,
+        commit.old_execution,
+        commit.old_length,
     )
     if transaction.counted("episode_replaced", [row]) != 1:
         raise Contested

@@ -20,8 +20,6 @@ from .errors import translate
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x486F6C64
-CHECKPOINT_PAGES = 16_000
-"""A commit that finds the log so long brings it into the file itself; `checkpoints` is there long before."""
 BUSY_MILLISECONDS = 10_000
 
 _SETTINGS = "pragma cache_size = -65536; pragma temp_store = memory; pragma mmap_size = 0; pragma foreign_keys = off"
@@ -111,7 +109,8 @@ def connect(path: str, *, create: bool = False, synchronous: str = "full") -> ap
         connection.set_busy_timeout(BUSY_MILLISECONDS)
         connection.execute(_SETTINGS)
         connection.execute({"full": "pragma synchronous = full", "normal": "pragma synchronous = normal"}[synchronous])
-        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
+        # `checkpoints` does it, and is told where it fails.
+        connection.wal_autocheckpoint(0)
     except apsw.Error as error:
         connection.close(True)
         raise translate(error, path) from error
@@ -123,6 +122,14 @@ def connect_reader(path: str) -> apsw.Connection:
     connection = connect(path)
     connection.execute("pragma query_only = on; pragma cache_size = -16384")
     return connection
+
+
+def shut(connection: apsw.Connection) -> None:
+    """Close a connection, whatever the disk says: what it fails to bring from the log into the file stays there."""
+    try:
+        connection.close()
+    except apsw.Error:
+        connection.close(True)
 
 
 def missing(path: str) -> errors.StoreMissing:

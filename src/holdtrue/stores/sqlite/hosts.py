@@ -3,21 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from holdtrue.core.events import Ticks
-from holdtrue.stores.decisions import lease_end
-
 from .rows import decode_names, encode
 from .statements import sql
 from .transaction import Transaction, tokens_of
 
 
 class HostRow(NamedTuple):
-    """A host as it stands in its table; `file` names its lock file."""
+    """A host as it stands in its table; `file` names its lock file, its lease is `lease_seconds` long."""
 
     number: int
     name: str
     file: str
-    lease: Ticks
+    lease_seconds: float
+    renewals: int
     orchestrators: str
     queues: str
 
@@ -37,11 +35,10 @@ def apply_join(transaction: Transaction, joining: list[Joining]) -> list[int]:
     """Take part; what is held is offered again."""
     numbers = []
     for one in joining:
-        lease = lease_end(transaction.now, one.lease_seconds)
         names = (encode(list(one.orchestrators)).decode(), encode(list(one.queues)).decode())
         number = one.number
-        if not number or transaction.counted("update_host", [(*names, lease, number)]) != 1:
-            number = transaction.execute(sql.insert_host, (one.name, one.file, lease, *names)).fetchone()[0]
+        if not number or transaction.counted("update_host", [(*names, one.lease_seconds, number)]) != 1:
+            number = transaction.execute(sql.insert_host, (one.name, one.file, one.lease_seconds, *names)).fetchone()[0]
         numbers.append(number)
         transaction.executemany(sql.held_instances, [(transaction.now, name, number) for name in one.orchestrators])
         transaction.work = True
@@ -69,12 +66,9 @@ def apply_remove(transaction: Transaction, numbers: list[int]) -> list[bool]:
     return removed
 
 
-def apply_renew(transaction: Transaction, asked: list[tuple[int, float]]) -> list[bool]:
-    """Prolong leases: host number and seconds; false where the host was taken for dead."""
-    return [
-        transaction.counted("renew_host", [(lease_end(transaction.now, seconds), number)]) == 1
-        for number, seconds in asked
-    ]
+def apply_renew(transaction: Transaction, numbers: list[int]) -> list[bool]:
+    """Prolong the leases of these hosts; false where one was taken for dead."""
+    return [transaction.counted("renew_host", [(number,)]) == 1 for number in numbers]
 
 
 def served(hosts: Sequence[HostRow]) -> tuple[set[str], set[str]]:

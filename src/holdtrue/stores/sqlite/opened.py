@@ -16,9 +16,9 @@ from urllib.parse import quote
 import apsw
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.environment import REAL, Environment
 from holdtrue.stores import errors
+from holdtrue.stores.leases import LeaseSeen, LeaseWatch
 from holdtrue.stores.protocol import Notice
 
 from . import hosts, waiting
@@ -85,7 +85,8 @@ class OpenedHub(Surroundings):
         self._tokens = 0
         self._turn = 0
         self._log_in_use = 0
-        self._renew_at: Ticks = 0
+        self._renew_at = 0.0
+        self._leases = LeaseWatch()
         self._check_at = 0.0
         self._notify: Callable[[Notice], None] | None = None
         self._checkpoints: Checkpoints | None = None
@@ -192,15 +193,25 @@ class OpenedHub(Surroundings):
             failing.callback(presence.close)
             # One at a time: making the tables of a new hub.
             with await self._opening_turn(presence):
+                # The log of those who died: nobody is left who knows whether it reached the disk.
+                left = self._log_bytes() > 0 and not any(map(presence.is_alive, presence.others()))
                 self._open_file()
             failing.pop_all()
         self._pid = self._environment.pid()
         self._loop = loop
         if not self._environment.inline_writer:
             self._pool = self._environment.thread_pool(1, "holdtrue-sqlite-reader")
-            self._checkpoints = Checkpoints(self.path, self._environment)
-        self._writer = Writer(self, self._environment, loop)
+        writer = self._writer = Writer(self, self._environment, loop)
+        self._checkpoints = Checkpoints(self.path, self._environment, writer.doubt)
+        if left:
+            writer.doubt()
         self._be_present(presence, loop)
+
+    def _log_bytes(self) -> int:
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return 0
 
     def _be_present(self, presence: Presence, loop: asyncio.AbstractEventLoop) -> None:
         self._presence = presence
@@ -357,7 +368,7 @@ class OpenedHub(Surroundings):
         )
         (number,) = await self._write(_JOIN, [joining])
         self._number, self._joined, self._lost = number, joining, False
-        self._renew_at = self._environment.now() + int(self._lease_seconds * TICKS_PER_SECOND / 3)
+        self._renew_at = self._environment.monotonic() + self._lease_seconds / 3
         return int(number)
 
     async def _give_up(self) -> None:
@@ -379,23 +390,22 @@ class OpenedHub(Surroundings):
         if not presence.stands():
             self._appear_again()
             raise self._lease_lost()
-        now = self._environment.now()
-        if now >= self._renew_at:
-            (renewed,) = await self._write(_RENEW, [(self._number, self._lease_seconds)])
+        moment = self._environment.monotonic()
+        if moment >= self._renew_at:
+            (renewed,) = await self._write(_RENEW, [self._number])
             if not renewed or self._lost:
                 self.host_lost()
                 raise self._lease_lost()
-            self._renew_at = now + int(self._lease_seconds * TICKS_PER_SECOND / 3)
+            self._renew_at = moment + self._lease_seconds / 3
         presence.sweep()
         standing = self._read(lambda reader: reader.hosts())
         if all(host.number != self._number for host in standing):
             self.host_lost()
             raise self._lease_lost()
-        dead = [
-            host
-            for host in standing
-            if host.number != self._number and (host.lease < now or not presence.is_alive(host.file))
-        ]
+        others = [host for host in standing if host.number != self._number]
+        leases = (LeaseSeen(host.number, host.renewals, host.lease_seconds) for host in others)
+        over = self._leases.over(leases, self._environment.monotonic())
+        dead = [host for host in others if host.number in over or not presence.is_alive(host.file)]
         if not dead:
             return []
         removed = await self._write(_REMOVE, [host.number for host in dead])

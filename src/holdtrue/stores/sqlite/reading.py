@@ -7,10 +7,11 @@ import apsw
 
 from holdtrue.core.events import AnyEvent, HistoryEvent, decode_events
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.stores.decisions import LAST_KEY, key_of_token
-from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceQuery, InstanceRecord, Page
+from holdtrue.stores.decisions import AT_REST, LAST_KEY, key_of_token
+from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceCopy, InstanceQuery, InstanceRecord, Page
 
-from .connection import BUSY_MILLISECONDS
+from . import copies
+from .connection import BUSY_MILLISECONDS, shut
 from .hosts import HostRow, hosts_of, served
 from .rows import CONDITION, EXECUTION, KEY, LOCK, READY, STARTED, decode_task, encode, record
 from .statements import sql
@@ -44,7 +45,7 @@ class Reader:
 
     def close(self) -> None:
         """End reading."""
-        self._connection.close()
+        shut(self._connection)
 
     def data_version(self) -> int:
         """A number that changes when others have written."""
@@ -118,6 +119,10 @@ class Reader:
         token = str(rows[size - 1][KEY]) if len(rows) > size else None
         return Page(records=[one for one in self._with_waits(rows[:size]) if one is not None], token=token)
 
+    def copies(self, instance_ids: Sequence[str]) -> list[InstanceCopy | None]:
+        """Instances with all that belongs to them, all as they stand at one moment."""
+        return copies.read(self._connection, list(instance_ids))
+
     def children(self, instance_id: str) -> list[str]:
         """The ids of direct children."""
         return [row[0] for row in self._execute(sql.children, (instance_id,)).fetchall()]
@@ -143,7 +148,7 @@ class Reader:
                     task_id=task.task_id,
                     scheduled=task.scheduled,
                     name=task.name,
-                    running=lock is not None,
+                    running=lock is not None and lock != AT_REST,
                     run=run,
                     progress=progress,
                     heartbeat_at=heartbeat,

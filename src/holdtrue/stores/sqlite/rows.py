@@ -16,6 +16,7 @@ from holdtrue.core.events import (
 )
 from holdtrue.core.messages import ActivityTask, DeadLetter, InboundMessage, OutboundMessage
 from holdtrue.core.projection import Condition, Status, initial
+from holdtrue.stores.decisions import AT_REST
 from holdtrue.stores.protocol import InstanceRecord
 
 from .transaction import PLACE_BITS
@@ -79,6 +80,7 @@ def _record(row: tuple[Any, ...], started_bytes: bytes | None) -> InstanceRecord
         condition=None if condition is None else decode_condition(condition),
         length=row[LENGTH],
         size=row[SIZE],
+        at_rest=row[LOCK] == AT_REST,
     )
 
 

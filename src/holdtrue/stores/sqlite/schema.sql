@@ -2,7 +2,7 @@
 --
 -- Every row belongs to an instance by its integer key.  Times are ticks (100 ns since 1970 UTC), payloads
 -- JSON texts, blobs JSON too (events as core.events encodes them).  A lock is the fencing token of who
--- holds the row: its host's number in the upper bits, a counter in the lower 40.
+-- holds the row: its host's number in the upper bits, a counter in the lower 40; -1: it is at rest, nobody gets it.
 
 -- An instance as it is committed.  `ready` is since when it has work and nobody holds it; `woken` asks for
 -- an episode without a message; a `started` of many bytes lies in `large` (then it is empty here);
@@ -98,7 +98,8 @@ create table host (
     number integer primary key autoincrement,
     name text not null,
     file text not null,
-    lease integer not null,
+    lease_seconds real not null,
+    renewals integer not null default 0,
     orchestrators text not null,
     queues text not null
 ) strict;

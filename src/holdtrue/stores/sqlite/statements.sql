@@ -113,6 +113,17 @@ delete from message where instance in (select v.value ->> 0 from json_each(?1) a
 -- The work items of an instance.
 delete from activity where key between ?1 and ?2
 
+-- name: put_instance
+-- An instance as it stood elsewhere.
+insert into instance (key, id, status, lock, ready, woken, length, size, updated, created, completed, scheduled,
+    deadline, name, execution, start_id, dialect, parent, started, custom_status, condition, ending, failure, output)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
+
+-- name: put_activity
+-- A work item as it stood elsewhere.
+insert into activity (key, at, lock, run, scheduled, execution, queue, task, progress, details, heartbeat)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+
 -- == messages ==
 
 -- name: target
@@ -249,6 +260,14 @@ update instance set lock = v.value ->> 0, ready = null from json_each(?1) as v w
 -- What waits for an instance, in order.
 select key, execution, scheduled, event from message where instance = ?1 and due is null order by key
 
+-- name: all_messages
+-- What waits for an instance, in order, then what is to come later.
+select due, execution, scheduled, event from message where instance = ?1 order by due is not null, key
+
+-- name: woken
+-- Whether an instance asks for an episode without a message.
+select woken from instance where key = ?1
+
 -- name: release_instance
 -- Give an instance back; it is ready if it has work.
 update instance set lock = null, ready = case
@@ -288,8 +307,8 @@ update instance set ready = coalesce(ready, ?1),
 where condition is not null and lock is null and completed is null and name = ?2
 
 -- name: fence
--- Who holds an instance, and how far its history goes.
-select lock, length from instance where key = ?1
+-- Who holds an instance, how far its history goes, and of which execution it is.
+select lock, length, execution from instance where key = ?1
 
 -- name: history_of
 -- The pieces of a history.
@@ -358,7 +377,7 @@ update instance set updated = ?1, length = ?2, size = ?3, woken = 0,
     status = ?6, custom_status = ?7, condition = null, completed = ?8, output = ?9, failure = ?10,
     start_id = coalesce(start_id, execution), execution = ?11, started = ?12, name = ?13, scheduled = null, tried = null,
     ending = case when ?8 is null then ending end
-where key = ?4 and lock = ?5
+where key = ?4 and lock = ?5 and execution = ?14 and length = ?15
 
 -- name: rewinding
 -- A failed instance got a rewind: it has not ended any more.
@@ -456,6 +475,11 @@ update activity set lock = null where key = ?1 and lock = ?2
 update activity set heartbeat = ?1, progress = coalesce(?2, progress), details = coalesce(?3, details)
 where key = ?4 and lock = ?5
 
+-- name: all_activities
+-- The outstanding work items of an instance, with all that is known of them, in the order of their schedules.
+select at, run, task, progress, details, heartbeat from activity where key between ?1 and ?2
+order by execution, scheduled
+
 -- name: activities_of
 -- The outstanding work items of an instance.
 select lock, run, queue, task, progress, heartbeat from activity where key between ?1 and ?2 order by key
@@ -464,19 +488,19 @@ select lock, run, queue, task, progress, heartbeat from activity where key betwe
 
 -- name: insert_host
 -- A host joins.
-insert into host (name, file, lease, orchestrators, queues) values (?1, ?2, ?3, ?4, ?5) returning number
+insert into host (name, file, lease_seconds, orchestrators, queues) values (?1, ?2, ?3, ?4, ?5) returning number
 
 -- name: update_host
 -- A host has other code than before.
-update host set orchestrators = ?1, queues = ?2, lease = ?3 where number = ?4
+update host set orchestrators = ?1, queues = ?2, lease_seconds = ?3, renewals = renewals + 1 where number = ?4
 
 -- name: hosts
 -- All hosts.
-select number, name, file, lease, orchestrators, queues from host
+select number, name, file, lease_seconds, renewals, orchestrators, queues from host
 
 -- name: renew_host
--- A host prolongs its lease.
-update host set lease = ?1 where number = ?2
+-- A host prolongs its lease: the others see that it does.
+update host set renewals = renewals + 1 where number = ?1
 
 -- name: delete_host
 -- A host leaves, or was found dead.
@@ -737,7 +761,7 @@ select id, completed is not null from instance where parent = ?1 order by key
 
 -- name: purge_target
 -- What is needed to know whether an instance may be purged.
-select key, status from instance where id = ?1
+select key, status, lock from instance where id = ?1
 
 -- name: expired_by_age
 -- Ended top-level instances that ended before.
@@ -772,12 +796,12 @@ from pragma_page_count(), pragma_page_size(), pragma_freelist_count()
 -- == restoring ==
 
 -- name: restored
--- A restored hub has no hosts: nobody holds anything.
+-- A restored hub has no hosts: nobody holds anything (what is at rest, stays so).
 delete from host;
 delete from mail;
-update activity set lock = null where lock is not null;
+update activity set lock = null where lock >= 0;
 update instance set lock = null, ready = case
     when woken or condition is not null or length = 0
         or exists (select 1 from message where message.instance = instance.key and message.due is null)
     then updated end
-where completed is null and lock is not null;
+where completed is null and lock >= 0;

@@ -4,9 +4,10 @@ What each write does stands with its subject (`starts`, `inbox`, `commits`, `loc
 put to the writer.  Reads are quick and run on the loop, but for those that may look at many rows.
 """
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+
+import apsw
 
 from holdtrue.core.events import AnyEvent, HistoryEvent, Ticks
 from holdtrue.core.messages import OutboundMessage, WorkRef
@@ -23,6 +24,7 @@ from holdtrue.stores.protocol import (
     Delivery,
     Due,
     HubInfo,
+    InstanceCopy,
     InstanceQuery,
     InstanceRecord,
     Lease,
@@ -37,7 +39,7 @@ from holdtrue.stores.protocol import (
     TickCommit,
 )
 
-from . import backup, commits, inbox, locking, schedules, starts, upkeep
+from . import backup, commits, copies, inbox, locking, schedules, starts, upkeep
 from .opened import OpenedHub
 from .rows import condition_text, decode_letter
 from .statements import sql
@@ -63,6 +65,7 @@ _PUT_SCHEDULE = Operation(schedules.apply_put)
 _DELETE_SCHEDULE = Operation(schedules.apply_delete, heavy=True)
 _TICK = Operation(schedules.apply_tick)
 _TRIM = Operation(schedules.apply_trim, heavy=True)
+_PUT_COPIES = Operation(copies.apply_put, heavy=True)
 
 _PURGED_AT_ONCE = 100
 _WAL_BYTES = 64 * 1024 * 1024
@@ -110,6 +113,16 @@ class SqliteStore(OpenedHub):
 
     async def query(self, query: InstanceQuery) -> Page:
         return await self._look(lambda reader: reader.query(query))
+
+    async def copies(self, instance_ids: Sequence[str]) -> list[InstanceCopy | None]:
+        return await self._look(lambda reader: reader.copies(instance_ids))
+
+    async def put_copies(
+        self, copies_: Sequence[InstanceCopy], *, replace: bool = False, run: bool = False
+    ) -> list[str]:
+        (standing,) = await self._write(_PUT_COPIES, [copies.Putting(list(copies_), replace, run)])
+        result: list[str] = standing
+        return result
 
     async def children(self, instance_id: str) -> list[str]:
         return self._read(lambda reader: reader.children(instance_id))
@@ -274,23 +287,19 @@ class SqliteStore(OpenedHub):
             (left,) = await self._write(_VACUUM, [upkeep.VACUUM_PAGES])
             while left > upkeep.VACUUM_PAGES:
                 (left,) = await self._write(_VACUUM, [upkeep.VACUUM_PAGES])
-        length = self._wal_bytes()
+        length = self._log_bytes()
         if cut or length > max(_WAL_BYTES, self._log_in_use):
             try:
                 await self._look(lambda reader: reader.checkpoint(length / _WAL_BYTES))
                 self._log_in_use = 0
-            except errors.StoreUnavailable:
+            except errors.StoreUnavailable as error:
+                if isinstance(error.__cause__, apsw.IOError) and self._writer is not None:
+                    self._writer.doubt()
                 # Long readers are in the way.  Again, and with more patience, when it is half as long again.
                 self._log_in_use = length * 3 // 2
 
-    def _wal_bytes(self) -> int:
-        try:
-            return os.stat(f"{self.path}-wal").st_size
-        except OSError:
-            return 0
-
     async def info(self) -> HubInfo:
-        return await self._look(lambda reader: reader.info(self._wal_bytes()))
+        return await self._look(lambda reader: reader.info(self._log_bytes()))
 
     async def backup(self, target: str) -> None:
         await self._look(lambda reader: backup.copy(self.path, target))

@@ -11,6 +11,7 @@ import apsw
 import msgspec
 
 from holdtrue.core.events import Ticks
+from holdtrue.stores.decisions import AT_REST
 
 from .statements import FORMS, sql
 
@@ -128,6 +129,8 @@ class Transaction:
 
     def send_mail(self, lock: int, instance: int, key: int) -> None:
         """A message is for an instance under another host's lock: it is to fetch it."""
+        if lock == AT_REST:
+            return
         self.execute(sql.insert_mail, (lock >> LOCK_BITS, instance, key))
         self._mail = self.work = True
 

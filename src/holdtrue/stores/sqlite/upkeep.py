@@ -4,6 +4,7 @@ from typing import Any
 
 from holdtrue.core.messages import OutboundMessage
 from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.stores.decisions import AT_REST
 from holdtrue.stores.protocol import Purged, SendResult
 
 from . import inbox, starts
@@ -16,7 +17,7 @@ VACUUM_PAGES = 2_000
 
 
 def apply_purge(transaction: Transaction, asked: list[tuple[str, bool]]) -> list[Purged]:
-    """Delete ended instances, with their descendants where that is asked."""
+    """Delete ended instances (and those at rest), with their descendants where that is asked."""
     purged = []
     for instance_id, recursive in asked:
         counts = Purged(refused=[])
@@ -24,7 +25,7 @@ def apply_purge(transaction: Transaction, asked: list[tuple[str, bool]]) -> list
         row = transaction.one(sql.purge_target, instance_id)
         if row is None:
             continue
-        if Status(row[1]) not in TERMINAL:
+        if not _may_go(row):
             counts.refused.append(instance_id)
             continue
         below: list[Any] = [instance_id]
@@ -34,7 +35,7 @@ def apply_purge(transaction: Transaction, asked: list[tuple[str, bool]]) -> list
         while recursive and below:
             for (child_id,) in transaction.execute(sql.children, (below.pop(),)).fetchall():
                 child = transaction.one(sql.purge_target, child_id)
-                if Status(child[1]) not in TERMINAL:
+                if not _may_go(child):
                     counts.refused.append(child_id)
                     continue
                 below.append(child_id)
@@ -43,6 +44,11 @@ def apply_purge(transaction: Transaction, asked: list[tuple[str, bool]]) -> list
                 counts.children += 1
                 transaction.changed.append(child_id)
     return purged
+
+
+def _may_go(row: tuple[int, int, int | None]) -> bool:
+    _, status, lock = row
+    return Status(status) in TERMINAL or lock == AT_REST
 
 
 def apply_resend(transaction: Transaction, numbers: list[int]) -> list[bool]:

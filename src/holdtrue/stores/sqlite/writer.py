@@ -21,8 +21,9 @@ import apsw
 from holdtrue.environment import Environment
 from holdtrue.stores import errors
 
-from .connection import BUSY_MILLISECONDS, outdated
+from .connection import BUSY_MILLISECONDS, outdated, shut
 from .errors import translate
+from .log_again import write_log_again
 from .statements import sql
 from .transaction import Contested, Transaction
 
@@ -131,6 +132,8 @@ class Writer:
         self._patient = True
         self._mark_base = environment.random().getrandbits(40) << 22
         self._marks = 0
+        self._doubts = 0
+        self._settled = 0
         self._json_left = 0
         self._held_up = 0
         self._sync_seconds = 0.0
@@ -176,6 +179,10 @@ class Writer:
         elif len(pending) == 1 and not self._in_thread:
             self._loop.call_soon(self._drain)
         return future
+
+    def doubt(self) -> None:
+        """The disk may lack what stands in the log, as a sync failed: it is written again before the next commit."""
+        self._doubts += 1
 
     def _is_quick(self) -> bool:
         """Whether a small transaction had better be done on the loop."""
@@ -241,7 +248,7 @@ class Writer:
             return
         self._closed = True
         if self._inline:
-            self._disconnect()
+            self._part()
             return
         self._hand_over()
         self._queue.put(None)
@@ -285,7 +292,7 @@ class Writer:
             # The loop is closed: nobody waits any more.
             ending = True
         if ending:
-            self._disconnect()
+            self._part()
             with contextlib.suppress(RuntimeError):
                 tell(self._end)
         return not ending
@@ -298,10 +305,15 @@ class Writer:
         connection, self._connection = self._connection, None
         self._synced = self._patient = True
         if connection is not None:
-            try:
-                connection.close()
-            except apsw.Error:
-                connection.close(True)
+            shut(connection)
+
+    def _part(self) -> None:
+        """The last thing done: who closes a hub last takes its log away, which must not be in doubt then."""
+        if self._doubts != self._settled:
+            with contextlib.suppress(apsw.Error, errors.StoreError):
+                self._connection = self._connection or self._around.connect()
+                self._write_over(self._connection)
+        self._disconnect()
 
     def _work(self, entries: list[_Entry], *, on_loop: bool = False) -> None:
         """Apply entries: together, else one by one.  Raises only `_LeftBehind`."""
@@ -349,6 +361,8 @@ class Writer:
                 self._connection.set_busy_timeout(0 if on_loop else BUSY_MILLISECONDS)
             self._waiting = self._environment.monotonic()
             with self._turn(on_loop):
+                if self._doubts != self._settled:
+                    self._write_over(self._connection)
                 try:
                     transaction = self._transact(self._connection, entries, careful=False)
                 except Contested:
@@ -439,12 +453,12 @@ class Writer:
             self._disconnect()
 
     def _took_effect(self, mark: int, failure: apsw.Error) -> bool:
-        """After a commit whose answer was an error of the disk: did it take effect?  A fresh look decides."""
+        """After a commit whose answer was an error of the disk: did it take effect, for good?  A fresh look decides."""
         self._disconnect()
+        self.doubt()
         try:
             self._connection = self._around.connect()
-            if self._connection.execute(sql.mark).get == mark:
-                return True
+            there: bool = self._connection.execute(sql.mark).get == mark
         except (apsw.Error, errors.StoreError) as error:
             # What this host holds now is not known: by joining again it begins with nothing.
             self._around.host_lost()
@@ -452,24 +466,40 @@ class Writer:
                 f"hub {self._around.path!r}: the disk failed during a commit, and cannot be read back ({error}). "
                 "Look whether the work is there before doing it again"
             ) from error
-        if getattr(failure, "extendedresult", None) != apsw.SQLITE_IOERR_WRITE:
-            self._write_over(self._connection)
-        return False
-
-    def _write_over(self, connection: apsw.Connection) -> None:
-        """After a sync that failed: the transaction may stand whole in the log, and a crash would bring it back."""
-        self._marks += 1
         try:
-            connection.execute(sql.begin)
-            connection.execute(sql.set_mark, (self._mark_base | self._marks, 0)).fetchall()
-            connection.execute(sql.commit)
+            self._write_over(self._connection)
         except apsw.Error as error:
             self._disconnect()
+            if not there and getattr(failure, "extendedresult", None) == apsw.SQLITE_IOERR_WRITE:
+                # What was not written whole does not come back.
+                return False
+            where = "there, but might be lost" if there else "not there, but would come back"
             raise errors.OutcomeUnknown(
                 f"hub {self._around.path!r}: the disk failed during a commit, and goes on failing ({error}). The work "
-                "is not there, but would come back if the machine or all processes failed now. Look whether it is "
-                "there before doing it again"
+                f"is {where} if the machine or all processes failed now. Look whether it is there before doing it again"
             ) from error
+        return there
+
+    def _write_over(self, connection: apsw.Connection) -> None:
+        """After a sync that failed: let the log be on the disk as it stands.
+
+        What was committed may be missing there; and a transaction that was undone may stand whole behind it, and
+        would come back after a crash: another one takes its place.
+        """
+        doubts = self._doubts
+        self._marks += 1
+        if not self._synced and self._around.synchronous == "full":
+            connection.execute("pragma synchronous = full")
+            self._synced = True
+        connection.execute(sql.begin)
+        try:
+            write_log_again(self._around.path)
+            connection.execute(sql.set_mark, (self._mark_base | self._marks, 0)).fetchall()
+            connection.execute(sql.commit)
+        except BaseException:
+            self._undo(connection)
+            raise
+        self._settled = doubts
 
     def _judge(self, wall: float, cpu: float) -> None:
         """Choose the statements' form: each row bound takes the interpreter's lock again, 5 ms where it is busy."""

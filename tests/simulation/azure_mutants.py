@@ -1,0 +1,164 @@
+"""Hand-written defects of the Azure Storage store, by the rule of its commit protocol that each breaks."""
+
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """A defect: the rule, what it does, where, and the text it changes."""
+
+    number: str
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+AZURE = "stores/azure_storage/"
+
+RULES = [
+    Rule(
+        "1",
+        "an episode is sent before its commit",
+        "committing.py",
+        "            result = await self._write(held, planned, blobs, encode)\n",
+        "            await self._poster.send(held, sent.outgoing)\n"
+        "            result = await self._write(held, planned, blobs, encode)\n",
+    ),
+    Rule(
+        "1",
+        "what drove an episode is deleted before its commit",
+        "committing.py",
+        "            result = await self._write(held, planned, blobs, encode)\n",
+        "            await asyncio.gather(*(self._mail.delete(key) for key in commit.consumed))\n"
+        "            result = await self._write(held, planned, blobs, encode)\n",
+    ),
+    Rule("2", "a debt that was loaded is not sent", "adopting.py", "await self._pay(held, read)", "pass"),
+    Rule(
+        "3",
+        "the ids of events are forgotten when their messages are deleted",
+        "planning.py",
+        "        seen=[*before.seen, *(one.seen for one in taken if one.seen is not None)],",
+        "        seen=[],",
+    ),
+    Rule(
+        "3",
+        "what was used up is forgotten before its deletion is known",
+        "planning.py",
+        "        consumed=[*before.consumed, *(Used(one.id, now) for one in taken if one.kept is None)],",
+        "        consumed=[],",
+    ),
+    Rule(
+        "3",
+        "an activity's result has the id of its place in history",
+        "owing.py",
+        'return derived_id(work_item, "", "result", "")',
+        'return derived_id("", "", "result", "0")',
+    ),
+    Rule(
+        "3",
+        "a 404 proves that a message is gone",
+        "mail.py",
+        "            return False\n        return True",
+        "            return True\n        return True",
+    ),
+    Rule(
+        "4",
+        "a lost answer is taken for a success",
+        "committing.py",
+        "verdict = await self._read_back(held, part.state.episode)",
+        "verdict = Verdict.COMMITTED",
+    ),
+    Rule(
+        "4",
+        "whatever stands there after a lost answer is taken for our own",
+        "readback.py",
+        "    return Verdict.STALE\n",
+        "    return Verdict.COMMITTED\n",
+    ),
+    Rule(
+        "4",
+        "a commit asks for no etag",
+        "committing.py",
+        'key="sentinel", values=values, etag=held.etag)',
+        'key="sentinel", values=values, etag=None)',
+    ),
+    Rule(
+        "5",
+        "the first part of a commit names all messages as consumed",
+        "planning.py",
+        "        used = [one for one in taken if begun <= places.get(id(one.event), -1) < end]",
+        "        used = list(taken) if not parts else []",
+    ),
+    Rule(
+        "5",
+        "a part of a commit owes nothing",
+        "planning.py",
+        "            owed=[Owed(execution, last.episode, first, first + end)],",
+        "            owed=[],",
+    ),
+    Rule("5", "a redo log is not rolled forward", "adopting.py", "await self._roll_forward(held, state)", "pass"),
+    Rule(
+        "7",
+        "the row alone tells a status",
+        "verdicts.py",
+        '    if row is None or row.execution_id in ("", sentinel.execution_id):\n',
+        "    if row is not None:\n        return Told.ROW\n"
+        '    if row is None or row.execution_id in ("", sentinel.execution_id):\n',
+    ),
+    Rule(
+        "7",
+        "the row is not read again after a sentinel that was not there",
+        "verdicts.py",
+        "        if not row_was_read_after:",
+        "        if False:",
+    ),
+    Rule(
+        "9",
+        "a row is written blindly",
+        "row_writing.py",
+        'do=Do.MERGE, partition=held.partition_key, key="", values=values, etag=held.row_etag',
+        'do=Do.MERGE, partition=held.partition_key, key="", values=values, etag=None',
+    ),
+    Rule(
+        "10",
+        "a start that waits is taken for one that is stale",
+        "verdicts.py",
+        "    if row.start_id is not None and state.start_id:\n",
+        "    return False\n    if row.start_id is not None and state.start_id:\n",
+    ),
+    Rule(
+        "10",
+        "a start message that comes twice is run twice",
+        "arrivals.py",
+        "sentinel.execution_id == event.execution_id or (state.start_id and state.start_id == start_id)",
+        "False and start_id",
+    ),
+    Rule(
+        "11",
+        "a message that comes before the start is dropped",
+        "arrivals.py",
+        "    if message.kept is None:\n        decided.keep.append(message)\n",
+        '    if message.kept is None:\n        decided.drop.append((message, "too early"))\n',
+    ),
+    Rule(
+        "12",
+        "a purge leaves the history",
+        "purging.py",
+        "            if sentinel is not None:\n                await self.finish(instance_id, sentinel)\n            await",
+        "            await",
+    ),
+    Rule(
+        "13",
+        "a message that comes early is given at once",
+        "taking.py",
+        "if content.due is not None and content.due > self._access.environment.now():",
+        "if False and content.due:",
+    ),
+    Rule(
+        "16",
+        "who clears a debt has not sent it",
+        "committing.py",
+        "            self._poster.send(held, outgoing),\n",
+        "            self._poster.send(held, outgoing[1:]),\n",
+    ),
+]
