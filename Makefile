@@ -33,9 +33,11 @@ types: $(READY) ## Strict mypy over the package
 bench: $(READY) ## The benchmarks, peers beside us in the same run
 	@$(BIN)/python -m bench $(ARGS)
 
-soak: $(READY) ## New seeds of the simulation for SECONDS, then the storm of `make run`: 48 months, a hundred kills
+soak: $(READY) ## New seeds of the simulation for SECONDS, then the disk, and the storms: 200 kills each
 	@$(BIN)/python tests/simulation/soak.py $(SECONDS)
-	@$(BIN)/python -m examples.every_minute.storm --all --kills 100 $(ARGS)
+	@$(BIN)/python -m tests.unit.sqlite_store.disk_search
+	@$(BIN)/python -m tests.e2e.storm --kills 200
+	@$(BIN)/python -m examples.every_minute.storm --all --kills 200 $(ARGS)
 
 mutants: $(READY) ## Defects put into copies of the sources: the simulation must find each
 	@$(BIN)/python tests/simulation/mutants.py

@@ -94,6 +94,12 @@ GOALS = (
     ),
     Goal("loop of 10,000 steps: last 1,000 ÷ first 1,000", Figure("long_loop", "last ÷ first", "value"), 1.5, False),
     Goal("memory of 100,000 waiting instances, MB", Figure("waiting_memory", "100000 wait", "value"), 400, False),
+    Goal(
+        "check-replay of 10,000 histories of 20 events, s",
+        Figure("replay_check", "10000 histories of 20 events", "value"),
+        20,
+        False,
+    ),
     Goal("idle worker, % of a core", Figure("idle", "alone", "value"), 0.5, False),
     _growth("start"),
     _growth("run"),

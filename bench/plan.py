@@ -31,6 +31,7 @@ JOBS = (
     Job("two_processes", ("--instances", "8000"), ("--instances", "3000")),
     Job("long_loop", ("--steps", "10000"), ("--steps", "3000"), every_run=False),
     Job("waiting_memory", ("--instances", "100000"), ("--instances", "10000"), every_run=False, timeout=300),
+    Job("replay_check", ("--histories", "10000"), ("--histories", "1000"), every_run=False),
     Job("idle", ("--seconds", "10"), ("--seconds", "3"), every_run=False),
     Job(
         "growth",

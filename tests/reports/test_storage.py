@@ -82,8 +82,18 @@ def test_many_that_open_a_new_hub_at_once_can_use_it_at_once(tmp_path: Path) -> 
     run(main())
 
 
-@pytest.mark.parametrize("at", ["while it runs", "while it recovers"])
-def test_a_disk_that_fails_for_a_while_leaves_nothing_pending(tmp_path: Path, disk: CountingDisk, at: str) -> None:
+@pytest.mark.parametrize(
+    ("at", "error", "call"),
+    [
+        ("while it runs", apsw.IOError, "write"),
+        ("while it runs", apsw.IOError, "sync"),
+        ("while it runs", apsw.FullError, "write"),
+        ("while it recovers", apsw.IOError, "write"),
+    ],
+)
+def test_a_disk_that_fails_for_a_while_leaves_nothing_pending(
+    tmp_path: Path, disk: CountingDisk, at: str, error: type[Exception], call: str
+) -> None:
     """PENDING for ever after the database failed during recovery, or between steps (dbos-transact-py#716, #805)."""
 
     async def main() -> None:
@@ -97,8 +107,8 @@ def test_a_disk_that_fails_for_a_while_leaves_nothing_pending(tmp_path: Path, di
             if not ids:
                 ids = [await running.client.start("chain", input=20) for _ in range(20)]
                 await until(lambda: running.dispatcher.counters.activities > 40, "some steps")
-            disk.failing = apsw.IOError
-            await until(lambda: disk.failures >= 3, "writes that fail")
+            disk.failing, disk.at = error, call
+            await until(lambda: disk.failures >= 3, "calls that fail")
             disk.failing = None
             for i in ids:
                 assert await outcome(running.client, i) == 20

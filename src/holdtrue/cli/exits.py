@@ -22,15 +22,18 @@ class ExitCode(IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "Done; for `wait`: the instance ended as Completed.",
     ExitCode.FAILED: "The operation failed, or the instance waited for ended as Failed, Terminated or Canceled; "
-    "also: a question was answered with no; the reader of the output went away.",
-    ExitCode.USAGE: "Wrong usage: an unknown option, a value that is not valid (JSON, a time, an id, a cron).",
-    ExitCode.NOT_FOUND: "There is no such instance, schedule, dead letter or backup.",
+    "also: a question was answered with no; the reader of the output went away; for `check-replay`: an instance "
+    "would not go on.",
+    ExitCode.USAGE: "Wrong usage: an unknown option, a value that is not valid (JSON, a time, an id, a cron), a "
+    "history file that is cut, was changed, or is of a newer Holdtrue.",
+    ExitCode.NOT_FOUND: "There is no such instance, schedule, dead letter, backup or history file.",
     ExitCode.REFUSED: "Refused as things stand: the instance, schedule or file exists already, has not ended, "
     "or has ended; the dead letter cannot be sent.",
     ExitCode.HUB_UNAVAILABLE: "The task hub is not there or cannot be used: no file, locked, read-only, disk full, "
     "damaged, of a newer Holdtrue, on a network file system.",
     ExitCode.TIMEOUT: "The time given by `--timeout` is over; what was waited for goes on.",
-    ExitCode.APP_BROKEN: "The application given to `run` cannot be imported, or refuses its own functions.",
+    ExitCode.APP_BROKEN: "The application given to `run` or `check-replay` cannot be imported, or refuses its own "
+    "functions.",
     ExitCode.DEFECT: "An unexpected error, a defect of Holdtrue; `--debug` shows where.",
     ExitCode.INTERRUPTED: "Interrupted (Ctrl-C); for `run`: by a second one, before it had drained.",
     ExitCode.STOPPED: "`run`: stopped by a second SIGTERM, before it had drained.",

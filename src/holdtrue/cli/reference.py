@@ -20,8 +20,8 @@ _INTRODUCTION = """\
 <!-- Drawn from the code by `python -m holdtrue.cli.reference`; change it there. -->
 
 `holdtrue` works on one task hub: the file given by `--hub`, else by the environment variable `HOLDTRUE_HUB`,
-else `holdtrue.db` in the current directory. A hub that does not exist is an error, but for `run`, `start`
-and `restore`, which make it. `--hub`, `--json` and `--debug` may stand before or after the command.
+else `holdtrue.db` in the current directory. A hub that does not exist is an error, but for `run`, `start`,
+`restore` and `import-history`, which make it. `--hub`, `--json` and `--debug` may stand before or after the command.
 `holdtrue --install-completion` sets up completion for your shell.
 
 ## What goes in
@@ -42,8 +42,9 @@ Commands that take several ids show a bar while a person looks on.
 
 With `--json` each line of standard output is one JSON document: one in all for `show`, `info` and what acts on
 one thing; one for each instance, schedule, tick or dead letter for `list` and `ticks`; one for each instance for
-commands that take several ids. Payloads stand in them as the JSON that they are. `run` tells `serving` and
-`stopped`; its log on standard error stays plain text. An error is a document on standard error:
+commands that take several ids; one for each instance that does not fit, then the counts, for `check-replay`.
+Payloads stand in them as the JSON that they are. `run` tells `serving` and `stopped`; its log on standard error
+stays plain text. An error is a document on standard error:
 `{"error": {"type": "InstanceNotFound", "message": "...", "exit_code": 3}}`, a remark is one too: `{"note": "..."}`.
 A `list` that left instances out says so in a remark whose `next` is the token for `--after`.
 

@@ -19,6 +19,8 @@ from .local import Payloads, Program
 
 NO_WORKER = "no worker"
 """The kind of the condition of what nobody alive has the code for."""
+IMPORTED = "imported"
+"""The kind of the condition of what was imported to be looked at."""
 
 
 class ActivityProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +99,15 @@ class InstanceStatus:
 
     @property
     def condition(self) -> Condition | None:
-        """What keeps it from going on: `held` with the reason, or `no worker` for it or (with waits) its activities."""
+        """What keeps it from going on: `held` with the reason; `no worker` for it or (with waits) its activities; or
+        that it was `imported` to be looked at."""
+        if self.record.at_rest:
+            return Condition(
+                kind=IMPORTED,
+                reason="it was imported to be looked at, and takes no step"
+                + (f" (where it comes from it is {self._condition.kind})" if self._condition is not None else "")
+                + ": import it again with --replace --run to let it go on, or purge it",
+            )
         if self._condition is None and self.record.waits_for_worker and not self.has_ended:
             return Condition(kind=NO_WORKER, reason=f"no worker alive has the orchestration {self.name!r}")
         return self._condition

@@ -24,7 +24,8 @@ class InstanceRecord(msgspec.Struct, kw_only=True):
     """An instance as it is committed: its projection and what no event holds.
 
     `started` is the ExecutionStarted of the current execution, `length` and `size` the events and bytes of
-    its history, `waits_for_worker` true where it has work and no live host has its code (derived).
+    its history, `waits_for_worker` true where it has work and no live host has its code (derived), `at_rest` where it
+    was put there to be looked at and takes no step (`TaskHubStore.put_copies`).
     """
 
     projection: Projection
@@ -36,6 +37,7 @@ class InstanceRecord(msgspec.Struct, kw_only=True):
     length: int = 0
     size: int = 0
     waits_for_worker: bool = False
+    at_rest: bool = False
 
 
 def is_rewinding(record: InstanceRecord) -> bool:
@@ -246,6 +248,31 @@ class ActivityInfo(msgspec.Struct, kw_only=True):
     waits_for_worker: bool = False
 
 
+class ActivityCopy(msgspec.Struct, kw_only=True):
+    """A work item as it is kept: `at` is when it was scheduled, `run` counts its runs so far; see `ActivityInfo`."""
+
+    task: ActivityTask
+    at: Ticks
+    run: int = 0
+    progress: str | None = None
+    details: str | None = None
+    heartbeat_at: Ticks | None = None
+
+
+class InstanceCopy(msgspec.Struct, kw_only=True):
+    """An instance with all that belongs to it, as it stood at one moment.
+
+    `messages` are those that wait for it in order, then those that are `due` later; `activities` its outstanding
+    work items.  `wake`: it asks for an episode without a message.
+    """
+
+    record: InstanceRecord
+    history: list[AnyEvent]
+    messages: list[OutboundMessage] = []
+    activities: list[ActivityCopy] = []
+    wake: bool = False
+
+
 class StoredDeadLetter(msgspec.Struct, kw_only=True):
     """A dead letter as it is kept: its number, when it came, and the letter."""
 
@@ -421,7 +448,22 @@ class TaskHubStore(Protocol):
         """The ids of the instance's children (of any execution), direct ones."""
 
     async def purge(self, instance_ids: Sequence[str], *, recursive: bool = True) -> Purged:
-        """Delete ended instances and all that belongs to them."""
+        """Delete ended instances (and those at rest) and all that belongs to them."""
+
+    async def copies(self, instance_ids: Sequence[str]) -> list[InstanceCopy | None]:
+        """Instances with all that belongs to them, each as it stands at one moment; None for an id that there is not.
+
+        Changes nothing, whoever holds them.
+        """
+
+    async def put_copies(
+        self, copies: Sequence[InstanceCopy], *, replace: bool = False, run: bool = False
+    ) -> list[str]:
+        """Put instances there as they stood elsewhere; gives the ids that stand already, and then writes nothing.
+
+        With `replace` those go first, whatever their status.  Without `run` what has not ended is at rest: no host
+        gets it or its work items, its messages wait, and it can be purged; with it, it goes on as any other.
+        """
 
     # -- hosts ---------------------------------------------------------------------------------------
     async def lock(self, limit: int) -> list[LockedInstance]:
