@@ -99,10 +99,12 @@ if hasattr(os, "register_at_fork"):
 class Environment:
     """The real world; a simulation subclasses it.
 
-    `inline_writer` true makes stores do their writing on the loop instead of in a thread.
+    `inline_writer` true makes stores do their writing on the loop instead of in a thread.  `longest_sleep` is after how
+    many seconds a wait for a time of the wall clock looks again: a clock that is set meanwhile makes it no later.
     """
 
     inline_writer = False
+    longest_sleep = 60.0
 
     def now(self) -> Ticks:
         """The wall clock, in ticks (100 ns since 1970 UTC)."""

@@ -112,6 +112,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    @property
+    def _clock_resolution(self) -> float:
+        """What is due within this is due now: never less than the clock can tell apart, which after months is more than
+        the real clock's resolution."""
+        return max(self._least_resolution, 2 * math.ulp(self._clock.now))
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, seconds: float) -> None:
+        self._least_resolution = seconds
+
     def advance(self, seconds: float) -> None:
         """Let the clock go forward although something can run (a step that takes long)."""
         self._clock.now += seconds
