@@ -69,7 +69,12 @@ def scenarios() -> dict[str, Any]:
     """The scenarios in which every single fault is tried; `large` needs more than one transaction an episode."""
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
-    return {**some, "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0)}
+    told = [["events", "Go", 1, ["x"]], ["echo", "a"], ["timer", 60], ["child", [["echo", "b"]]], ["timer", 60]]
+    return {
+        **some,
+        "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0),
+        "told": Programs({"t": told}, longest=86_400.0),
+    }
 
 
 AMBIGUOUS = (Mishap.LOST, Mishap.RESENT, Mishap.LATE)
@@ -78,12 +83,17 @@ SECONDS = {Mishap.LATE: 3.0, Mishap.DOUBLED: 3.0, Mishap.SLOW: 3.0, Mishap.SLOW_
 
 
 def points(
-    name: str, mishaps: Sequence[Mishap] = tuple(Mishap), *, kinds: tuple[str, ...] = ("",)
+    name: str,
+    mishaps: Sequence[Mishap] = tuple(Mishap),
+    *,
+    kinds: tuple[str, ...] = ("",),
+    seconds: float | None = None,
 ) -> list[CallFault]:
     """Every single fault of a fixed scenario: each call of a run without faults, but for the polls that found nothing
     and what comes after the last write of an instance, with each mishap that would show.
 
-    `kinds` are beginnings of the calls' verbs."""
+    `kinds` are beginnings of the calls' verbs, `seconds` how long each takes where it is not as usual.
+    """
     cluster, error = play(1, scenarios()[name], CallFaultList())
     if error is not None:
         raise error
@@ -94,8 +104,9 @@ def points(
         for mishap in mishaps:
             if (mishap in OF_WRITES and call.verb in READS) or (mishap in HOSTS_ONLY and not call.part.startswith("h")):
                 continue
-            seconds = 60.0 if mishap in (Mishap.PAUSE_BEFORE, Mishap.PAUSE_AFTER) else SECONDS.get(mishap, 1.0)
-            found.append(CallFault(part=call.part, point=call.point, mishap=mishap, seconds=seconds))
+            usual = 60.0 if mishap in (Mishap.PAUSE_BEFORE, Mishap.PAUSE_AFTER) else SECONDS.get(mishap, 1.0)
+            long = usual if seconds is None else seconds
+            found.append(CallFault(part=call.part, point=call.point, mishap=mishap, seconds=long))
     return found
 
 

@@ -319,8 +319,10 @@ try:
     seeds(0, SEEDS // 4)
     for fault in search.points("large", (Mishap.LOST, Mishap.RESENT, *DEATHS), kinds=("tables.transact", "blobs.")):
         search.with_one("large", fault)
+    for fault in search.points("told", (Mishap.LATE, Mishap.DOUBLED), kinds=("queues.put",), seconds=100.0):
+        search.with_one("told", fault)
     for name in search.scenarios():
-        if name not in ("large", "held"):
+        if name not in ("large", "held", "told"):
             for fault in search.points(name, (*search.AMBIGUOUS, *DEATHS)):
                 search.with_one(name, fault)
     seeds(SEEDS // 4, SEEDS)

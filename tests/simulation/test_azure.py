@@ -17,7 +17,7 @@ def test_random_runs(first: int) -> None:
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-@pytest.mark.parametrize("name", [name for name in scenarios() if name not in ("large", "held")])
+@pytest.mark.parametrize("name", [name for name in scenarios() if name not in ("large", "held", "told")])
 def test_every_death_and_every_ambiguous_write(name: str, share: int) -> None:
     every = points(name, (*AMBIGUOUS, *DEATHS))
     assert len(every) > 150
@@ -31,3 +31,10 @@ def test_a_commit_in_parts_stopped_after_each(share: int) -> None:
     assert len(every) > 80
     for fault in every[share::SHARES]:
         with_one("large", fault)
+
+
+def test_a_message_that_comes_again_long_after_it_was_used_up() -> None:
+    every = points("told", (Mishap.LATE, Mishap.DOUBLED), kinds=("queues.put",), seconds=100.0)
+    assert len(every) >= 8
+    for fault in every:
+        with_one("told", fault)
