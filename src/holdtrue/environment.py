@@ -101,10 +101,13 @@ class Environment:
 
     `inline_writer` true makes stores do their writing on the loop instead of in a thread.  `longest_sleep` is after how
     many seconds a wait for a time of the wall clock looks again: a clock that is set meanwhile makes it no later.
+    `early_seconds` is by how much a loop may wake too early: a wait for a time is so much longer, since a look in vain
+    costs more.
     """
 
     inline_writer = False
     longest_sleep = 60.0
+    early_seconds = 0.0005
 
     def now(self) -> Ticks:
         """The wall clock, in ticks (100 ns since 1970 UTC)."""

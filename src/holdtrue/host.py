@@ -109,6 +109,7 @@ class Host:
                 started=self._started,
                 wants=self.dispatcher.wants,
                 deliver=self.dispatcher.deliver,
+                safety_looks=settings.safety_looks,
             )
             for spec in self.app.schedules:
                 await Schedules(self.store, self.environment, self.app.converter.encode).put(spec)

@@ -27,8 +27,8 @@ CHUNK = 100
 """Items of a stream fetched at one crossing between the threads."""
 
 
-class _Loop:
-    """An event loop in a thread of its own."""
+class ClientLoop:
+    """Where the calls of a blocking client are done: an event loop in a thread of its own, or a borrowed one."""
 
     def __init__(self, environment: Environment, borrowed: asyncio.AbstractEventLoop | None = None) -> None:
         self._environment = environment
@@ -42,6 +42,7 @@ class _Loop:
         return self._environment.pid() != self._pid
 
     def start(self) -> None:
+        """Begin, in a new thread."""
         self._pid = self._environment.pid()
         self._loop = asyncio.new_event_loop()
         self._thread = self._environment.thread(self._loop.run_forever, "holdtrue-client")
@@ -67,6 +68,7 @@ class _Loop:
             raise
 
     def stop(self) -> None:
+        """End the loop and its thread."""
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
@@ -143,7 +145,7 @@ class _Streaming(Generic[Owner, P, R]):
 class _Face(Generic[Owner]):
     """Something blocking in front of something async that lives on the loop's thread."""
 
-    def __init__(self, loop: _Loop, target: Owner | None) -> None:
+    def __init__(self, loop: ClientLoop, target: Owner | None) -> None:
         self._loop = loop
         self._async = target
 
@@ -184,14 +186,14 @@ class SyncClient(_Face[Client]):
         app: Program | None = None,
         environment: Environment = REAL,
     ) -> None:
-        super().__init__(_Loop(environment), None)
+        super().__init__(ClientLoop(environment), None)
         self._arguments = (hub, app, environment)
 
     @classmethod
-    def of(cls, client: Client, loop: asyncio.AbstractEventLoop) -> "SyncClient":
+    def of(cls, client: Client, loop: asyncio.AbstractEventLoop | ClientLoop) -> "SyncClient":
         """A blocking face of an open client whose loop runs in another thread; it is not to be closed."""
         face = cls(client.store, environment=client.environment)
-        face._loop = _Loop(client.environment, loop)
+        face._loop = loop if isinstance(loop, ClientLoop) else ClientLoop(client.environment, loop)
         face._async = client
         return face
 

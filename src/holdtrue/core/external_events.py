@@ -53,6 +53,10 @@ class ExternalEvents:
         task._on_cancel = forget
         return None
 
+    def waited(self) -> list[str]:
+        """The names that somebody waits for, in lower case."""
+        return sorted(self._waiting)
+
     def buffered(self) -> tuple[tuple[str, str | None], ...]:
         """Names and payloads of the events that nobody has taken, in the order they came."""
         found = sorted(item for queue in self._buffered.values() for item in queue)

@@ -364,6 +364,10 @@ class Run:
         """`file:line` where the code stands now, its innermost await or yield; None when it does not run."""
         return standing_at(self._code)
 
+    def events_waited_for(self) -> list[str]:
+        """The names of the external events that the code waits for, in lower case."""
+        return self._external.waited()
+
     # -- the code --------------------------------------------------------------------------------------
 
     def _resume(self) -> None:

@@ -16,9 +16,6 @@ from .tasks import Background
 
 log = logging.getLogger("holdtrue.engine")
 
-MARGIN_SECONDS = 0.0005
-"""Loops wake up to half a millisecond early; a look in vain costs more than so short a wait."""
-
 
 class DueWatch:
     """When to look for due messages; `deliver` gets those of instances in hand, `ready` is called for the others."""
@@ -67,8 +64,9 @@ class DueWatch:
         self._cancel()
         if self._next is None or self._background.stopping or self._looking:
             return
-        seconds = max(0.0, (self._next - self._environment.now()) / TICKS_PER_SECOND) + MARGIN_SECONDS
-        self._timer = self._environment.call_later(min(seconds, self._environment.longest_sleep), self.look)
+        environment = self._environment
+        seconds = max(0.0, (self._next - environment.now()) / TICKS_PER_SECOND) + environment.early_seconds
+        self._timer = environment.call_later(min(seconds, environment.longest_sleep), self.look)
 
     async def _fire(self) -> None:
         noted, self._next = self._next, None

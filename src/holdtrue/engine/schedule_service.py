@@ -7,6 +7,7 @@ done lives here: what is kept is a copy of the hub's schedules, to know how long
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Final
 
@@ -39,7 +40,7 @@ wall clock may be set)."""
 QUEUE_POLL: Final = 1.0
 """Seconds between two looks whether the run that a queued one waits for has ended, where no push says so."""
 TRIM_EVERY: Final = 600.0
-"""Seconds between two times that old records of ticks are forgotten."""
+"""Seconds, or a look more, between two times that old records of ticks are forgotten."""
 BACK_OFF: Final = (0.2, 30.0)
 """The first and the longest wait, in seconds, after a failure of the store."""
 LET_PASS: Final = TICKS_PER_SECOND // 50
@@ -84,7 +85,8 @@ class ScheduleService:
 
     `started` is called at each start that was made, so that the host can run it at once: with the instance
     under lock where `wants` says of its orchestrator that this host wants that, else with None.  `deliver`
-    gets the messages (to runs that are replaced) for instances that this host holds.
+    gets the messages (to runs that are replaced) for instances that this host holds.  Without `safety_looks` it
+    looks only at what it was told of, and when a tick is due.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ScheduleService:
         started: Callable[[LockedInstance | None], None] = _nothing,
         wants: Callable[[str], bool] = _nobody,
         deliver: Callable[[Delivery], None] = _nothing,
+        safety_looks: bool = True,
     ) -> None:
         self.counters = ScheduleCounters()
         self._store = store
@@ -101,6 +104,8 @@ class ScheduleService:
         self._started = started
         self._wants = wants
         self._deliver = deliver
+        self._look_again = LOOK_AGAIN if safety_looks else math.inf
+        self._queue_poll = QUEUE_POLL if safety_looks else math.inf
         self._kept: dict[str, _Kept] = {}
         self._unreadable: dict[str, int] = {}
         self._others: set[str] = set()
@@ -177,13 +182,13 @@ class ScheduleService:
 
     def _seconds_to_sleep(self) -> float:
         now, moment = self._environment.now(), self._environment.monotonic()
-        seconds = min(self._next_refresh, self._next_trim) - moment
+        seconds = self._next_refresh - moment
         for kept in self._kept.values():
             turn = self._turn(kept)
             if turn is not None:
                 seconds = min(seconds, max((turn - now) / TICKS_PER_SECOND, kept.rests_until - moment))
             if waits_for(kept.spec, kept.state) is not None:
-                seconds = min(seconds, QUEUE_POLL)
+                seconds = min(seconds, self._queue_poll)
         return seconds
 
     # -- knowing the schedules -------------------------------------------------------------------------
@@ -195,7 +200,7 @@ class ScheduleService:
             del self._kept[gone]
             self._others.discard(gone)
         self._keep(stored)
-        self._next_refresh = self._environment.monotonic() + LOOK_AGAIN
+        self._next_refresh = self._environment.monotonic() + self._look_again
 
     async def _load_due(self, now: Ticks) -> None:
         """Read anew what is due, and all where another host has decided some of it."""

@@ -17,8 +17,10 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     puts back an instance that had nothing to do for so long.  `active_instances` bounds what is taken
     from the hub to be worked on at once.  `activity_slots`, `activity_threads`, `activity_processes`
     bound running activities by kind; `activity_backlog` how many more are taken ahead.
-    `drain_seconds` is the grace period of a stop.  `slow_step_seconds` is when an orchestrator's step
-    counts as blocking the loop.  `own_process` lets the host tune the interpreter (its switch interval).
+    `safety_looks` false: nobody else uses the hub and nobody sets a clock, so that nothing need be looked at
+    although nobody called (tests in virtual time).  `drain_seconds` is the grace period of a stop.
+    `slow_step_seconds` is when an orchestrator's step counts as blocking the loop.  `own_process` lets the host
+    tune the interpreter (its switch interval).
     """
 
     name: str = ""
@@ -37,5 +39,6 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 20.0
     slow_step_seconds: float = 0.5
     own_process: bool = False
+    safety_looks: bool = True
     schedules: bool = True
     retention: bool = True

@@ -16,9 +16,28 @@ from typing import Any
 
 from holdtrue.core.errors import HoldtrueError
 
+MOST_ROUNDS = 200_000
+"""So many rounds of the loop in which no time passes are a circle."""
+MOST_JUMPS = 100_000
+"""So often time passes, at most, until what is awaited has come."""
+TOLERANCE_SECONDS = 1e-6
+"""What is due within this is due by then: sums of seconds are not exact."""
+
 
 class Stuck(HoldtrueError):
     """Nothing can run any more, and nothing is due: what is awaited will never come."""
+
+
+class Endless(HoldtrueError):
+    """Something always can run, or is due, and what is awaited does not come."""
+
+
+class Interrupted(HoldtrueError):
+    """The loop was asked to stop, by another thread."""
+
+
+class _AtHorizon(Exception):
+    """All that is due by the time that was given is done."""
 
 
 class Part:
@@ -63,17 +82,50 @@ def as_part(part: Part | None) -> Iterator[None]:
 
 
 class _Clock(selectors.BaseSelector):
-    """Waits for nothing: lets the time pass at once."""
+    """Waits for nothing: lets the time pass at once, up to its `horizon`.
 
-    def __init__(self) -> None:
+    `next_due` gives the time of the next timer (infinite: none will come).
+    """
+
+    def __init__(self, next_due: Callable[[], float]) -> None:
         self.now = 0.0
+        self.horizon: float | None = None
+        self.awaiting = True
+        self.interrupted: Callable[[], bool] | None = None
+        self._rounds = self._jumps = 0
+        self._next_due = next_due
         self._registered: dict[Any, selectors.SelectorKey] = {}
 
+    def begin(self, horizon: float | None, awaiting: bool) -> None:
+        """From here on time passes up to that horizon; `awaiting`: it is an error if nothing is due before."""
+        self.horizon, self.awaiting = horizon, awaiting
+        self._rounds = self._jumps = 0
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
+        if self.interrupted is not None and self.interrupted():
+            raise Interrupted("the loop with virtual time was asked to stop")
+        if timeout is not None and timeout <= 0:
+            self._rounds += 1
+            if self.horizon is not None and self._rounds > MOST_ROUNDS:
+                raise Endless(
+                    f"the loop went round {MOST_ROUNDS:,} times and no time passed: something runs in a circle (an "
+                    "`asyncio.sleep(0)` in a loop that waits for what never comes?)"
+                )
+            return []
+        due = self._next_due()
+        if due == math.inf and self.awaiting:
             raise Stuck("nothing can run and no timer is set: what is awaited will never come")
-        if timeout > 0:
-            self.now = max(self.now + timeout, math.nextafter(self.now, math.inf))
+        if self.horizon is not None and due > self.horizon + TOLERANCE_SECONDS:
+            raise _AtHorizon
+        assert timeout is not None
+        self._rounds = 0
+        self._jumps += 1
+        if self.horizon is not None and self.awaiting and self._jumps > MOST_JUMPS:
+            raise Endless(
+                f"something else was due {MOST_JUMPS:,} times before it (a schedule, an orchestration that goes on and "
+                "on?)"
+            )
+        self.now = max(self.now + timeout, math.nextafter(self.now, math.inf))
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -103,11 +155,48 @@ class _Step:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """The loop.  `time()` begins at 0 and counts virtual seconds."""
+    """The loop.  `time()` begins at 0 and counts virtual seconds.  A timer that is infinitely far off is none."""
 
     def __init__(self) -> None:
-        self._clock = _Clock()
+        self._clock = _Clock(self._next_due)
         super().__init__(self._clock)
+
+    def _next_due(self) -> float:
+        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # what called off is gone
+        return timers[0].when() if timers else math.inf
+
+    def run_to(self, moment: float, until: "asyncio.Future[Any] | None" = None) -> bool:
+        """Run all that is due by then (virtual seconds), or `until` that is done; whether it is.
+
+        Without `until` the clock shows `moment` afterwards.  Raises Stuck where `until` can never be done, Endless
+        where it seems so, or where no time passes any more, and Interrupted.
+        """
+        clock = self._clock
+        clock.begin(moment, until is not None)
+        if until is not None:
+            until.add_done_callback(self._stop_for)
+        try:
+            if until is None or not until.done():
+                self.run_forever()
+        except _AtHorizon:
+            clock.now = max(clock.now, moment)
+        finally:
+            clock.begin(None, True)
+            if until is not None:
+                until.remove_done_callback(self._stop_for)
+        return until is not None and until.done()
+
+    def _stop_for(self, future: "asyncio.Future[Any]") -> None:
+        self.stop()
+
+    @contextmanager
+    def interrupted_when(self, asked: Callable[[], bool]) -> Iterator[None]:
+        """What runs within raises Interrupted once this is true (of another thread's telling), at its next round."""
+        self._clock.interrupted = asked
+        try:
+            yield
+        finally:
+            self._clock.interrupted = None
 
     def time(self) -> float:
         return self._clock.now
