@@ -9,8 +9,12 @@ import functools
 import itertools
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+import pytest
 
 from holdtrue.core import events as ev
 from holdtrue.core.actions import (
@@ -27,6 +31,7 @@ from holdtrue.core.episode import Episode, EpisodeCommit, ExecutionState
 from holdtrue.core.messages import InboundMessage, OutboundMessage, Start, WorkRef
 from holdtrue.core.projection import TERMINAL, Status, project
 from holdtrue.environment import Environment
+from holdtrue.stores.errors import StoreUnavailable
 from holdtrue.stores.protocol import (
     CommitOutcome,
     CommitResult,
@@ -40,47 +45,132 @@ from holdtrue.stores.protocol import (
     LockedActivity,
     LockedInstance,
     SendOutcome,
+    StoredDeadLetter,
     TaskHubStore,
 )
+from holdtrue.testing import virtual_time
+from holdtrue.testing.environment import SimulatedEnvironment
 
 SECOND = ev.TICKS_PER_SECOND
 EVERY = frozenset(Status)
 NONE: frozenset[Status] = frozenset()
 LIMIT_SECONDS = 60.0
+VIRTUAL_LIMIT_SECONDS = 20_000.0
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Clock(Environment):
-    """The real world, but for a wall clock and a monotonic one that can be set forward."""
+    """The real world, but for a wall clock and a monotonic one that can be set forward.
+
+    `wrong` is by how many seconds the wall clock alone is not right.
+    """
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self.wrong = 0.0
 
     def now(self) -> ev.Ticks:
-        return super().now() + round(self.ahead * SECOND)
+        return super().now() + round((self.ahead + self.wrong) * SECOND)
 
     def monotonic(self) -> float:
         return super().monotonic() + self.ahead
 
 
-Opener = Callable[[Path, Environment, float], TaskHubStore]
-"""Makes a store object on the hub that this folder (or its name) stands for, with a lease of so many seconds."""
+class VirtualClock(SimulatedEnvironment):
+    """As `Clock`, on a loop with virtual time: setting it forward sets the loop's forward, for all processes.
+
+    A `shared` one goes along with the hub's.
+    """
+
+    def __init__(self, *, shared: bool = False) -> None:
+        super().__init__(7)
+        self.limit: asyncio.Timeout | None = None
+        self._shared = shared
+        self._ahead = 0.0
+
+    @property
+    def ahead(self) -> float:
+        return self._ahead
+
+    @ahead.setter
+    def ahead(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, virtual_time.VirtualLoop)
+        if not self._shared:
+            if self.limit is not None:
+                self.limit.reschedule((self.limit.when() or 0.0) + seconds - self._ahead)
+            loop.advance(seconds - self._ahead)
+        self._ahead = seconds
+
+    @property
+    def wrong(self) -> float:
+        return self.skew / SECOND
+
+    @wrong.setter
+    def wrong(self, seconds: float) -> None:
+        self.skew = round(seconds * SECOND)
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """In what stores differ for good; a test that holds for some of them only says so (`where`, `where_not`).
+
+    `settles` is after how many seconds all that was sent is where it belongs (0: when the call returns); such a
+    store runs in virtual time, where that costs nothing.
+    """
+
+    settles: float = 0.0
+    takes_along: bool = True
+    """Asked to, it locks what a call makes for the caller along with it; else it is locked when it is there."""
+    any_host: bool = True
+    """Any host that has the code may get an instance, and hosts take over from those that died when they renew; else
+    only the owner of its partition gets it, whatever code others have, and partitions go over by themselves."""
+    fair: bool = True
+    """Much work of one name does not keep that of others waiting; else all of it stands in one queue."""
+    recalls: bool = True
+    """What is not wanted any more is taken back wherever it is; else where this process has it."""
+    ends_mail: bool = True
+    """What waits for an instance goes with it when another takes its place; else it belongs to the id."""
+    children_stand: bool = True
+    """A child stands from its parent's commit on; else from its own first one."""
+    calls_others: bool = True
+    """What one process leaves for others calls them; else they find it when they look."""
+    knows_due: bool = True
+    """It tells when something is due next; else what is due comes by itself."""
+    counts: bool = True
+    """It counts what waits exactly; else about."""
+    copies: bool = True
+    """It can be copied as it stands at one moment."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A store under test: `open` makes a store object on the hub that a folder (or its name) stands for, with a lease
+    of so many seconds."""
+
+    open: Callable[[Path, Environment, float], TaskHubStore]
+    traits: Traits = Traits()
 
 
 class Hub:
     """One task hub under test, and the store objects opened on it, each standing for a process of its own."""
 
-    def __init__(self, opener: Opener, place: Path) -> None:
-        self.clock = Clock()
-        self._opener = opener
+    def __init__(self, kind: Kind, place: Path) -> None:
+        self.traits = kind.traits
+        self.clock: Clock | VirtualClock = VirtualClock() if kind.traits.settles else Clock()
+        self._kind = kind
         self._place = place
         self._opened: list[TaskHubStore] = []
+        self._parts: dict[int, virtual_time.Part] = {}
+        self._came: dict[int, list[Delivery]] = {}
 
     async def open(self, *, clock: Environment | None = None, lease: float = 120.0) -> TaskHubStore:
         """One more store object on this hub, opened."""
-        store = self._opener(self._place, clock or self.clock, lease)
+        part = virtual_time.Part(f"process {len(self._parts) + 1}")
+        with virtual_time.as_part(part):
+            store = self._kind.open(self._place, clock or self.clock, lease)
         self._opened.append(store)
+        self._parts[id(store)] = part
         await store.open()
         return store
 
@@ -95,16 +185,88 @@ class Hub:
     ) -> TaskHubStore:
         """One more store object, that has joined as a host with this code."""
         store = await self.open(clock=clock, lease=lease)
-        await store.join(name, code, queues)
+        with virtual_time.as_part(self._parts[id(store)]):
+            await asyncio.ensure_future(store.join(name, code, queues))
+        await self.settle()
         return store
+
+    def at_work(self) -> list[TaskHubStore]:
+        """The store objects whose process does not stand still."""
+        return [store for store in self._opened if not self._parts[id(store)].paused]
+
+    async def settle(self) -> None:
+        """Return when all that was sent is where it belongs."""
+        if self.traits.settles:
+            await self.clock.sleep(self.traits.settles)
+
+    def new_clock(self) -> "Clock | VirtualClock":
+        """A clock of another process."""
+        return VirtualClock(shared=True) if self.traits.settles else Clock()
+
+    async def stops(self, store: TaskHubStore, seconds: float) -> None:
+        """The process of a store stands still from now on, and so long passes; what is called of it answers all the
+        same, as if that were the first that it does when it `wakes`."""
+        self._parts[id(store)].paused = True
+        await self.clock.sleep(seconds)
+
+    def wakes(self, store: TaskHubStore) -> None:
+        """The process of a store that stood still goes on."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, virtual_time.VirtualLoop)
+        loop.resume(self._parts[id(store)])
+
+    async def later(self, seconds: float) -> None:
+        """Some time later, for what a store does not do at once; others need none of it."""
+        if self.traits.settles:
+            await self.clock.sleep(seconds)
+
+    async def some(self, call: Callable[[], Awaitable[list[T]]]) -> list[T]:
+        """What a call gives; on a store where that needs a while, when it gives something."""
+        found = await call()
+        for _ in range(40 if self.traits.settles else 0):
+            if found:
+                break
+            await self.later(30)
+            found = await call()
+        return found
+
+    async def fetch(self, store: TaskHubStore) -> list[Delivery]:
+        """What has come for the instances that a host holds, and was not taken from here yet."""
+        await self.settle()
+        came = self.came(store)
+        came.extend(await store.fetch())
+        return came
+
+    def came(self, store: TaskHubStore) -> list[Delivery]:
+        """What a host was given for instances that it holds, and was not taken from here yet."""
+        return self._came.setdefault(id(store), [])
 
     async def close(self) -> None:
         for store in self._opened:
+            if self._parts[id(store)].paused:
+                self.wakes(store)
             await store.close()
         self._opened.clear()
 
     def now(self) -> ev.Ticks:
         return self.clock.now()
+
+    def run(self, main: Awaitable[None]) -> None:
+        """Run a test on a loop of the time that this hub's store has."""
+        virtual_time.run(main) if self.traits.settles else asyncio.run(main)  # type: ignore[arg-type]
+
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def where(*traits: str) -> Callable[[Test], Test]:
+    """A test of stores that have all these traits."""
+    return pytest.mark.where(*traits)
+
+
+def where_not(*traits: str) -> Callable[[Test], Test]:
+    """A test of stores that lack one of these traits: the other side of what `where` says of the rest."""
+    return pytest.mark.where_not(*traits)
 
 
 def in_hub(test: Callable[Concatenate[Hub, P], Awaitable[None]]) -> Callable[Concatenate[Hub, P], None]:
@@ -114,11 +276,14 @@ def in_hub(test: Callable[Concatenate[Hub, P], Awaitable[None]]) -> Callable[Con
     def run(hub: Hub, *args: P.args, **kwargs: P.kwargs) -> None:
         async def main() -> None:
             try:
-                await asyncio.wait_for(test(hub, *args, **kwargs), LIMIT_SECONDS)
+                async with asyncio.timeout(VIRTUAL_LIMIT_SECONDS if hub.traits.settles else LIMIT_SECONDS) as limit:
+                    if isinstance(hub.clock, VirtualClock):
+                        hub.clock.limit = limit
+                    await test(hub, *args, **kwargs)
             finally:
                 await hub.close()
 
-        asyncio.run(main())
+        hub.run(main())
 
     return run
 
@@ -253,13 +418,13 @@ UNSET: Any = object()
 class Held:
     """An instance in hand: its lease, what the store told of it, and its episodes."""
 
-    def __init__(self, store: TaskHubStore, locked: LockedInstance, clock: Environment) -> None:
+    def __init__(self, store: TaskHubStore, locked: LockedInstance, hub: Hub) -> None:
         self.store = store
+        self.hub = hub
         self.locked = locked
         self.lease: Lease = locked.lease
         self.record: InstanceRecord = locked.record
         self.inbox: list[InboundMessage] = list(locked.messages)
-        self._clock = clock
         self.state = ExecutionState(
             projection=self.record.projection,
             dialect=self.record.dialect,
@@ -287,6 +452,21 @@ class Held:
         self.inbox += mine
         return [m.event for m in mine]
 
+    async def hear(self, *deliveries: Delivery | None) -> list[ev.HistoryEvent]:
+        """Take what came along with a call; where a store brings that later, it is waited for and fetched."""
+        given = [one for one in deliveries if one is not None]
+        if not self.hub.traits.settles:
+            return self.take(given)
+        self.hub.came(self.store).extend(given)
+        return await self.fetch()
+
+    async def fetch(self) -> list[ev.HistoryEvent]:
+        """Take what is there to be fetched for this instance."""
+        came = await self.hub.fetch(self.store)
+        events = self.take(came)
+        came[:] = [one for one in came if one.instance != self.lease.key]
+        return events
+
     def episode(
         self,
         *actions: Action,
@@ -300,11 +480,11 @@ class Held:
         batch = self.inbox if messages is None else list(messages)
         if messages is None:
             self.inbox = []
-        making = Episode(self.state, batch, now=now or self._clock.now(), new_id=new_id)
+        making = Episode(self.state, batch, now=now or self.hub.now(), new_id=new_id)
         acts = actions or custom is not UNSET or cancel
         if acts and not making.feed and making.state.projection.status not in TERMINAL:
             # The script acts although nothing came.
-            making.feed = [ev.OrchestratorStarted(timestamp=now or self._clock.now())]
+            making.feed = [ev.OrchestratorStarted(timestamp=now or self.hub.now())]
         script = actions
         while making.feed:
             decision = Decision(
@@ -331,7 +511,8 @@ class Held:
         """Commit it; the state goes along where it was committed."""
         (outcome,) = await self.store.commit([self.committing(commit, keep, take_activities, take_starts)])
         assert outcome.result is expect, outcome
-        self.take(outcome.deliveries)
+        if outcome.result is CommitResult.COMMITTED and keep and not commit.ended:
+            await self.hear(*(one for one in outcome.deliveries if one.instance == self.lease.key))
         return outcome
 
     def committing(
@@ -363,8 +544,9 @@ class Held:
 async def lock(hub: Hub, store: TaskHubStore, limit: int = 100) -> dict[str, Held]:
     """What there is to lock, by instance id; histories are loaded."""
     held = {}
+    await hub.settle()
     for locked in await store.lock(limit):
-        one = Held(store, locked, hub.clock)
+        one = Held(store, locked, hub)
         if one.record.length:
             await one.load()
         assert one.id not in held, "locked twice"
@@ -377,6 +559,65 @@ async def lock_one(hub: Hub, store: TaskHubStore, instance_id: str) -> Held:
     held = await lock(hub, store)
     assert list(held) == [instance_id], list(held)
     return held[instance_id]
+
+
+async def lock_by(hub: Hub, instance_id: str, *stores: TaskHubStore) -> Held:
+    """The one instance that there must be to lock, by the first of these hosts that may get it."""
+    (first, *others) = stores
+    if hub.traits.any_host or not others:
+        return await lock_one(hub, first, instance_id)
+    held = [one for store in stores for one in (await lock(hub, store)).values()]
+    assert [one.id for one in held] == [instance_id], held
+    return held[0]
+
+
+async def stand(hub: Hub, store: TaskHubStore, *children: str) -> None:
+    """Children that were asked for stand: on some stores they do so from their own first commit on."""
+    if not hub.traits.children_stand:
+        locked = await lock(hub, store)
+        for name, held in locked.items():
+            await held.step(keep=False) if name in children else await held.put_back()
+
+
+async def letters_of(hub: Hub, store: TaskHubStore, count: int) -> list[StoredDeadLetter]:
+    """The dead letters, when there are so many: some stores wait a while for who may yet come."""
+    for _ in range(30):
+        letters = await store.dead_letters()
+        if len(letters) >= count or not hub.traits.settles:
+            break
+        await store.put_back([one.lease for one in await store.lock(100)])
+        await hub.later(20)
+    assert len(letters) == count, letters
+    return letters
+
+
+async def work_of(hub: Hub, store: TaskHubStore, given: Sequence[LockedActivity], count: int) -> list[LockedActivity]:
+    """The work items that were to be locked along with a commit: as given, else locked now."""
+    return list(given) if hub.traits.takes_along else await store.lock_activities(count)
+
+
+def effective(messages: Sequence[InboundMessage]) -> list[InboundMessage]:
+    """Messages, but for those without effect by which a store has an instance looked at."""
+    return [one for one in messages if type(one.event) is not ev.GenericEvent]
+
+
+async def taken(hub: Hub, store: TaskHubStore, *given: LockedInstance | None) -> list[Held]:
+    """The instances that were to be locked along with a call: as given, else locked now, as many of the oldest."""
+    if not hub.traits.takes_along:
+        assert not any(given)
+        return list((await lock(hub, store, len(given))).values())
+    assert all(given), given
+    return [Held(store, one, hub) for one in given if one is not None]
+
+
+async def lock_anywhere(hub: Hub, store: TaskHubStore) -> dict[str, Held]:
+    """What there is to lock for a host; where only owners of partitions get anything, for all hosts at work."""
+    held = await lock(hub, store)
+    if not hub.traits.any_host:
+        for each in hub.at_work():
+            with suppress(StoreUnavailable):  # it was closed
+                held |= await lock(hub, each)
+    return held
 
 
 async def begin(hub: Hub, store: TaskHubStore, instance_id: str, *actions: Action, **options: Any) -> Held:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from holdtrue.environment import Environment
 from holdtrue.stores.memory import MemoryHub, MemoryStore, read_backup
 from holdtrue.stores.protocol import TaskHubStore
-from tests.conformance.acting import Hub, Opener
+from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.storage_model import REAL, StorageModel
+from tests.conformance.acting import Hub, Kind, Traits
 
 
 def _sqlite(place: Path, environment: Environment, lease: float) -> TaskHubStore:
@@ -26,14 +29,74 @@ def _memory(place: Path, environment: Environment, lease: float) -> TaskHubStore
     return MemoryStore(_in_memory[place], environment=environment, lease_seconds=lease)
 
 
-STORES: dict[str, Opener] = {
-    "sqlite": _sqlite,
-    "memory": _memory,
+_accounts: dict[Path, StorageModel] = {}
+
+
+def _azure(place: Path, environment: Environment, lease: float) -> TaskHubStore:
+    """On an account in memory.  Its queues keep their order here, as the service's do almost always."""
+    from holdtrue.stores.azure_storage.settings import AzureStorageSettings
+    from holdtrue.stores.azure_storage.store import AzureStorageStore
+
+    if place not in _accounts:
+        # Its clock is the service's own, whatever the hosts' say.
+        manner = msgspec.structs.replace(REAL, shuffles=False)
+        _accounts[place] = StorageModel(SimulatedEnvironment(11), manner=manner)
+    settings = AzureStorageSettings(
+        partition_count=1,
+        max_queue_polling_interval=0.1,
+        use_app_lease=False,
+        lease_interval=lease,
+        lease_acquire_interval=0.2,
+        lease_renew_interval=0.2,
+        drain_limit=5.0,
+    )
+    return AzureStorageStore(_accounts[place], "Conformance", environment=environment, settings=settings)
+
+
+AZURE = Traits(
+    settles=0.5,  # what is sent goes through queues, which are polled
+    takes_along=False,  # for the same reason
+    any_host=False,  # a partition has one owner, and it sends all that its instances do
+    fair=False,  # the format has one queue for all work items, and control queues that know no names
+    recalls=False,  # a queue gives nothing back unasked
+    ends_mail=False,  # .NET's messages name no execution: they belong to the id
+    children_stand=False,  # .NET's children have no row before their first commit
+    calls_others=False,  # storage calls nobody
+    knows_due=False,  # a delayed message comes by itself
+    counts=False,  # a queue counts about, and what nobody wants any more as well
+    copies=False,  # there is no one moment over tables and queues
+)
+STORES: dict[str, Kind] = {
+    "sqlite": Kind(_sqlite),
+    "memory": Kind(_memory),
+    "azure": Kind(_azure, AZURE),
 }
 
 
-@pytest.fixture(params=STORES)
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "where(*traits): a test of stores that have all these traits")
+    config.addinivalue_line("markers", "where_not(*traits): a test of stores that lack one of these traits")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test runs against every store that it is for."""
+    if "hub" not in metafunc.fixturenames:
+        return
+    marks = {name: {trait for mark in metafunc.definition.iter_markers(name) for trait in mark.args} for name in _MARKS}
+
+    def is_for(kind: Kind) -> bool:
+        has = {trait for trait in (*marks["where"], *marks["where_not"]) if getattr(kind.traits, trait)}
+        return marks["where"] <= has and not marks["where_not"] & has
+
+    metafunc.parametrize("hub", [name for name, kind in STORES.items() if is_for(kind)], indirect=True)
+
+
+_MARKS = ("where", "where_not")
+
+
+@pytest.fixture
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Hub:
     """A new, empty task hub."""
     _in_memory.clear()
+    _accounts.clear()
     return Hub(STORES[request.param], tmp_path)

@@ -9,6 +9,7 @@ from holdtrue.core.messages import WorkRef
 from holdtrue.core.projection import Status
 from holdtrue.stores.protocol import ActivityResult, queue_name
 from tests.conformance.acting import (
+    EVERY,
     Hub,
     act,
     begin,
@@ -17,11 +18,15 @@ from tests.conformance.acting import (
     end,
     in_hub,
     lock,
+    lock_by,
     lock_one,
     start,
     status_of,
     went_wrong,
+    where,
+    where_not,
     with_work,
+    work_of,
 )
 
 
@@ -48,15 +53,16 @@ async def test_taken_along_with_the_commit(hub: Hub) -> None:
     await create(store, start("a"))
     held = await lock_one(hub, store, "a")
     outcome = await held.step(act(0), act(1), act(2), take_activities=2)
-    assert [i.task.task_id for i in outcome.activities] == [0, 1]
+    mine = await work_of(hub, store, outcome.activities, 2)
+    assert [i.task.task_id for i in mine] == [0, 1]
     (left,) = await other.lock_activities(10)
     assert left.task.task_id == 2
-    held.inbox += [with_work(i) for i in outcome.activities]
+    held.inbox += [with_work(i) for i in mine]
     await held.step()
     assert [i.task_id for i in await store.activities_of("a")] == [2]
     (answer,) = await other.complete([ActivityResult(ref=left.ref, event=done(left))])
     assert answer.accepted and answer.delivery is None
-    (event,) = held.take(await store.fetch())
+    (event,) = await held.fetch()
     assert isinstance(event, ev.TaskCompleted) and event.task_scheduled_id == 2
 
 
@@ -66,8 +72,8 @@ async def test_a_result_handed_in_for_an_instance_of_this_host_is_delivered(hub:
     held = await begin(hub, store, "a", act(0))
     (item,) = await store.lock_activities(1)
     (answer,) = await store.complete([ActivityResult(ref=item.ref, event=went_wrong(item, "so so"))])
-    assert answer.accepted and answer.delivery is not None
-    (event,) = held.take([answer.delivery])
+    assert answer.accepted
+    (event,) = await held.hear(answer.delivery)
     assert isinstance(event, ev.TaskFailed) and event.failure is not None and event.failure.message == "so so"
     assert held.inbox[0].scheduled == item.task.scheduled and held.inbox[0].execution_id == item.task.execution_id
 
@@ -111,7 +117,7 @@ async def test_two_workers_that_complete_the_same_item_one_wins(hub: Hub) -> Non
     assert not late.accepted
     (good,) = await two.complete([ActivityResult(ref=second.ref, event=done(second, '"good"'))])
     assert good.accepted
-    held = await lock_one(hub, two, "a")
+    held = await lock_by(hub, "a", two, one)
     assert [m.event.result for m in held.inbox] == ['"good"']  # type: ignore[attr-defined]
 
 
@@ -127,7 +133,7 @@ async def test_a_result_committed_with_a_lost_item_brings_no_second_one(hub: Hub
     await held.step()
     # The first result stands in the history; the one of the other run is dropped wherever it arrives.
     await two.complete([ActivityResult(ref=taken.ref, event=done(taken, '"second"'))])
-    held.take(await one.fetch())
+    await held.fetch()
     await held.step()
     history = await one.load(held.lease)
     assert [e.result for e in history if isinstance(e, ev.TaskCompleted)] == ["1"]
@@ -202,7 +208,7 @@ async def test_by_queue_and_tag(hub: Hub) -> None:
     assert [i.task.task_id for i in await store.lock_activities(10)] == [0]
     special = await hub.host("special", queues=["act", gpu])
     assert await special.lock_activities(10, ["act"]) == []
-    assert [i.task.task_id for i in await special.lock_activities(10, [gpu])] == [1]
+    assert [i.task.task_id for i in await hub.some(lambda: special.lock_activities(10, [gpu]))] == [1]
     assert await special.lock_activities(10, []) == []
 
 
@@ -217,6 +223,7 @@ async def test_no_more_than_asked_for_and_none_twice(hub: Hub) -> None:
     assert await stores[0].lock_activities(0) == []
 
 
+@where("fair")
 @in_hub
 async def test_one_queue_with_much_work_does_not_keep_others_waiting(hub: Hub) -> None:
     store = await hub.host(queues=["act", "rare"])
@@ -225,6 +232,17 @@ async def test_one_queue_with_much_work_does_not_keep_others_waiting(hub: Hub) -
     for _ in range(3):
         found += [i.task.name for i in await store.lock_activities(10)]
     assert "rare" in found
+
+
+@where_not("fair")
+@in_hub
+async def test_of_one_queue_all_comes_in_its_turn(hub: Hub) -> None:
+    store = await hub.host(queues=["act", "rare"])
+    await begin(hub, store, "a", *(act(n) for n in range(200)), act(200, "rare"))
+    found: list[str] = []
+    for _ in range(21):
+        found += [i.task.name for i in await store.lock_activities(10)]
+    assert sorted(found) == ["act"] * 200 + ["rare"]
 
 
 @in_hub
@@ -240,6 +258,26 @@ async def test_cancelled_items_are_told_and_gone(hub: Hub) -> None:
     (late,) = await store.complete([ActivityResult(ref=items[0].ref, event=done(items[0]))])
     assert not late.accepted
     assert [i.task.task_id for i in await store.lock_activities(10)] == [3]
+
+
+@where_not("recalls")
+@in_hub
+async def test_what_nobody_wants_any_more_may_run_elsewhere_and_reaches_nobody(hub: Hub) -> None:
+    store = await hub.host()
+    await begin(hub, store, "a", act(0))
+    await create(store, start("a", over=EVERY))
+    new = await lock_one(hub, store, "a")
+    await new.step(act(0))
+    items = await store.lock_activities(10)
+    executions = [item.task.execution_id for item in items]
+    assert len(items) == 2 and new.record.projection.execution_id in executions
+    for item in items:
+        (answer,) = await store.complete(
+            [ActivityResult(ref=item.ref, event=done(item, f'"{item.task.execution_id}"'))]
+        )
+        assert answer.accepted
+    (event,) = await new.fetch()
+    assert event.result == f'"{new.record.projection.execution_id}"'  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kept", [True, False])

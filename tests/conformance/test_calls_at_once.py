@@ -38,8 +38,9 @@ async def test_looks_at_the_clock(hub: Hub, held: bool) -> None:
     due, later = hub.now() + SECOND, hub.now() + 1_000 * SECOND
     await begin(hub, store, "a", timer(0, due), timer(1, due), timer(2, later), keep=held)
     hub.clock.ahead = 2
+    await hub.settle()
     looks = await asyncio.gather(*(store.fire_due(hub.now()) for _ in range(TIMES)))
-    assert [each.next_due for each in looks] == [later] * TIMES
+    assert [each.next_due for each in looks] == [later if hub.traits.knows_due else None] * TIMES
     delivered = [delivery.message.event for each in looks for delivery in each.deliveries]
     if held:
         assert kinds(delivered) == ["TimerFired"] * 2
@@ -54,6 +55,7 @@ async def test_fetches(hub: Hub) -> None:
     store, client = await hub.host(), await hub.open()
     await begin(hub, store, "a")
     await send(client, raised("a", "one"), raised("a", "two"))
+    await hub.settle()
     found = await asyncio.gather(*(store.fetch() for _ in range(TIMES)))
     assert names([delivery.message for each in found for delivery in each]) == ["one", "two"]
 
@@ -90,8 +92,9 @@ async def test_commits_of_one_instance(hub: Hub) -> None:
         assert (late.activities, late.taken, late.deliveries, late.dead) == ([], [], [], [])
     assert (await record_of(store, "a")).length == len(commit.events)
     assert len(await store.lock_activities(10)) == 1 and list(await lock(hub, store)) == ["c"]
-    info = await store.info()
-    assert (info.messages, sum(info.instances.values())) == (2, 2)
+    if hub.traits.counts:
+        info = await store.info()
+        assert (info.messages, sum(info.instances.values())) == (2, 2)
 
 
 @in_hub
@@ -111,7 +114,7 @@ async def test_everything_that_a_commit_delivers_to_its_own_host_comes_with_it(h
         "SubOrchestrationInstanceFailed",
         "TimerFired",
     ]
-    other.take(outcome.deliveries)
+    await other.hear(*outcome.deliveries)
     assert names(other.inbox) == ["to another"]
     # What was delivered is what waits in the hub: nothing came twice, nothing is missing.
     await held.put_back()

@@ -14,11 +14,14 @@ from tests.conformance.acting import (
     in_hub,
     kinds,
     lock,
+    lock_by,
     lock_one,
     record_of,
     start,
     status_of,
+    taken,
     terminated,
+    where_not,
 )
 
 
@@ -33,7 +36,7 @@ async def test_a_child_knows_its_parent_and_answers_it(hub: Hub) -> None:
     assert known.execution_id == parent.record.projection.execution_id
     assert c.record.dialect == parent.record.dialect
     outcome = await c.step(end(output='"out"'))
-    (answer,) = parent.take(outcome.deliveries)
+    (answer,) = await parent.hear(*outcome.deliveries)
     assert answer == ev.SubOrchestrationInstanceCompleted(
         timestamp=answer.timestamp, task_scheduled_id=1, result='"out"'
     )
@@ -43,18 +46,17 @@ async def test_a_child_knows_its_parent_and_answers_it(hub: Hub) -> None:
 
 @in_hub
 async def test_taken_along_with_the_commit(hub: Hub) -> None:
-    from tests.conformance.acting import Held
-
     store, other = await hub.host("one"), await hub.host("two")
     await create(store, start("p"))
     parent = await lock_one(hub, store, "p")
     outcome = await parent.step(child(0, "c0"), child(1, "c1"), child(2, "c2"), take_starts=2)
-    assert [t.record.projection.instance_id for t in outcome.taken] == ["c0", "c1"]
-    assert list(await lock(hub, other)) == ["c2"]
-    for taken in outcome.taken:
-        assert kinds([m.event for m in taken.messages]) == ["ExecutionStarted"]
-        got = await Held(store, taken, hub.clock).step(end())
-        assert len(parent.take(got.deliveries)) == 1
+    mine = await taken(hub, store, *(outcome.taken or [None, None]))
+    assert [one.id for one in mine] == ["c0", "c1"]
+    assert (await lock_by(hub, "c2", other, store)).id == "c2"
+    for one in mine:
+        assert kinds([m.event for m in one.inbox]) == ["ExecutionStarted"]
+        got = await one.step(end())
+        assert len(await parent.hear(*got.deliveries)) == 1
 
 
 @in_hub
@@ -132,6 +134,19 @@ async def test_children_are_those_that_are_it_now(hub: Hub) -> None:
     assert await store.children("P") == []
 
 
+@where_not("children_stand")
+@in_hub
+async def test_a_child_that_has_not_begun_is_known_by_its_parent_alone(hub: Hub) -> None:
+    store = await hub.host()
+    await begin(hub, store, "p", child(0, "c"))
+    assert await store.status(["c"]) == [None] and await store.children("p") == ["c"]
+    held = await lock_one(hub, store, "c")
+    await held.step()
+    assert await status_of(store, "c") is Status.RUNNING and await store.children("p") == ["c"]
+    await held.step(end())
+    assert await store.children("p") == ["c"]
+
+
 @in_hub
 async def test_three_deep(hub: Hub) -> None:
     store = await hub.host()
@@ -143,6 +158,6 @@ async def test_three_deep(hub: Hub) -> None:
     for n in range(3, -1, -1):
         outcome = await chain[n].step(end(output=f'"{n}"'))
         if n:
-            (answer,) = chain[n - 1].take(outcome.deliveries)
+            (answer,) = await chain[n - 1].hear(*outcome.deliveries)
             assert answer.result == f'"{n}"'  # type: ignore[attr-defined]
     assert (await record_of(store, "i0")).projection.output == '"0"'

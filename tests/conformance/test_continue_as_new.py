@@ -14,11 +14,13 @@ from tests.conformance.acting import (
     child,
     create,
     done,
+    effective,
     end,
     history_of,
     in_hub,
     kinds,
     lock,
+    lock_by,
     lock_one,
     names,
     raised,
@@ -54,7 +56,7 @@ async def test_results_of_the_old_execution_are_not_the_new_ones(hub: Hub) -> No
     zero, one = await store.lock_activities(2)
     await held.step(again(), then=[act(0), act(1)])
     (outcome,) = await store.complete([ActivityResult(ref=zero.ref, event=done(zero, '"old"'))])
-    held.take([outcome.delivery] if outcome.delivery else [])
+    await held.hear(outcome.delivery)
     held.inbox.append(with_work(one, done(one, '"old"')))
     await held.step()
     assert set(held.state.open) == {0, 1}
@@ -88,7 +90,7 @@ async def test_an_end_not_yet_seen_is_carried_over_and_needs_no_code(hub: Hub) -
     commit = held.episode(again())
     await send(other, terminate("a"))
     await held.commit(commit, keep=False)
-    ending = await lock_one(hub, other, "a")
+    ending = await lock_by(hub, "a", other, store)
     assert kinds([m.event for m in ending.inbox]) == ["ExecutionTerminated"]
 
 
@@ -102,7 +104,7 @@ async def test_many_generations_in_one_commit(hub: Hub) -> None:
     assert record.projection.generation == GENERATIONS_PER_EPISODE
     # Its code has not begun: it is woken for that.
     woken = await lock_one(hub, store, "a")
-    assert woken.inbox == []
+    assert effective(woken.inbox) == []
     await woken.step(end(), keep=False)
     assert (await record_of(store, "a")).projection.status is Status.COMPLETED
 
@@ -116,14 +118,14 @@ async def test_hundreds_of_generations_leave_nothing_behind(hub: Hub) -> None:
     record = await record_of(store, "a")
     assert record.projection.generation == 150 and record.length < 12
     info = await store.info()
-    assert info.messages <= 1
+    assert not hub.traits.counts or info.messages <= 1
     items = await store.lock_activities(1_000)
     current = [i for i in items if i.task.execution_id == record.projection.execution_id]
     assert [i.task.task_id for i in current] == [0]
     await held.step(end())
     await store.purge(["a"])
     info = await store.info()
-    assert (info.messages, info.activities) == (0, 0)
+    assert not hub.traits.counts or (info.messages, info.activities) == (0, 0)
 
 
 def timer_in(hub: Hub):  # type: ignore[no-untyped-def]
@@ -139,7 +141,7 @@ async def test_a_late_writer_of_the_old_execution_loses(hub: Hub) -> None:
     stale = held.episode(act(0))
     await held.put_back()
     await send(one, raised("a", "e"))
-    new = await lock_one(hub, two, "a")
+    new = await lock_by(hub, "a", two, one)
     await new.step(again(), then=[act(5)])
     await held.commit(stale, expect=CommitResult.LEASE_LOST)
     assert [e.event_id for e in await history_of(one, "a") if isinstance(e, ev.TaskScheduled)] == [5]
@@ -152,7 +154,7 @@ async def test_a_child_of_the_old_execution_does_not_answer_the_new_one(hub: Hub
     await held.step(again(), then=[act(0)])
     c = await lock_one(hub, store, "c")
     outcome = await c.step(end(output='"late"'))
-    held.take(outcome.deliveries)
+    await held.hear(*outcome.deliveries)
     await held.step()
     assert set(held.state.open) == {0}
     assert not any(isinstance(e, ev.SubOrchestrationInstanceCompleted) for e in await history_of(store, "p"))
@@ -165,7 +167,7 @@ async def test_a_continued_child_still_answers_its_parent(hub: Hub) -> None:
     c = await lock_one(hub, store, "c")
     await c.step(again(input='"2"'))
     outcome = await c.step(end(output='"o"'))
-    (answer,) = held.take(outcome.deliveries)
+    (answer,) = await held.hear(*outcome.deliveries)
     assert isinstance(answer, ev.SubOrchestrationInstanceCompleted) and answer.result == '"o"'
     await held.step(end())
     assert await store.children("p") == ["c"]

@@ -4,6 +4,7 @@ import pytest
 
 from holdtrue.core import events as ev
 from holdtrue.core.projection import Condition, Status
+from holdtrue.stores.errors import StoreError
 from holdtrue.stores.protocol import InstanceCopy, InstanceQuery, TaskHubStore
 from tests.conformance.acting import (
     SECOND,
@@ -25,6 +26,8 @@ from tests.conformance.acting import (
     start,
     terminate,
     timer,
+    where,
+    where_not,
 )
 
 BIG = '"' + "x" * 20_000 + '"'
@@ -70,6 +73,7 @@ def _plain(copies: list[InstanceCopy]) -> list[InstanceCopy]:
     return copies
 
 
+@where("copies")
 @in_hub
 async def test_a_copy_holds_what_belongs_to_the_instance(hub: Hub) -> None:
     store = await hub.host()
@@ -89,6 +93,7 @@ async def test_a_copy_holds_what_belongs_to_the_instance(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("run", [False, True])
+@where("copies")
 @in_hub
 async def test_what_is_put_is_what_was_read(hub: Hub, run: bool) -> None:
     store = await hub.host()
@@ -101,6 +106,7 @@ async def test_what_is_put_is_what_was_read(hub: Hub, run: bool) -> None:
     assert await store.children("working") == ["child"]
 
 
+@where("copies")
 @in_hub
 async def test_what_stands_there_is_not_lost_unasked(hub: Hub) -> None:
     store = await hub.host()
@@ -113,6 +119,7 @@ async def test_what_stands_there_is_not_lost_unasked(hub: Hub) -> None:
     assert await _copies(store, ids[1:]) == before
 
 
+@where("copies")
 @in_hub
 async def test_at_rest_nobody_gets_it(hub: Hub) -> None:
     """Neither a host that is there, nor one that joins, nor one that looks after messages and times."""
@@ -140,6 +147,7 @@ async def test_at_rest_nobody_gets_it(hub: Hub) -> None:
     assert (await store.info()).activities == (await store.info()).messages == 0
 
 
+@where("copies")
 @in_hub
 async def test_what_is_to_run_goes_on(hub: Hub) -> None:
     store = await hub.host(queues=("act", "other"))
@@ -162,6 +170,7 @@ async def test_what_is_to_run_goes_on(hub: Hub) -> None:
     assert type(begun.inbox[0].event) is ev.ExecutionStarted
 
 
+@where("copies")
 @in_hub
 async def test_a_held_lock_is_lost_when_another_takes_the_place(hub: Hub) -> None:
     store = await hub.host()
@@ -171,6 +180,7 @@ async def test_a_held_lock_is_lost_when_another_takes_the_place(hub: Hub) -> Non
     assert await store.load(one.lease) is None
 
 
+@where("copies")
 @in_hub
 async def test_a_terminate_that_waits_ends_what_goes_on(hub: Hub) -> None:
     """Also where no host has the code: the copy keeps that a message ends it."""
@@ -183,6 +193,7 @@ async def test_a_terminate_that_waits_ends_what_goes_on(hub: Hub) -> None:
     assert list(await lock(hub, store)) == ["gone"]
 
 
+@where("copies")
 @in_hub
 async def test_one_that_was_woken_stays_so(hub: Hub) -> None:
     """It asks for an episode without any message, where it was read and where it was put."""
@@ -194,3 +205,20 @@ async def test_one_that_was_woken_stays_so(hub: Hub) -> None:
     assert await store.put_copies([copy], replace=True, run=True) == []
     assert [found.wake for found in await _copies(store, ["one"])] == [True]
     assert list(await lock(hub, store)) == ["one"]
+
+
+@where_not("copies")
+@in_hub
+async def test_what_stands_there_is_read_and_nothing_is_put_in_its_place(hub: Hub) -> None:
+    store = await hub.host()
+    held = await begin(hub, store, "a", act(0), act(1), input=BIG, custom='"half"')
+    (item,) = await store.lock_activities(1)
+    await store.report(item.ref, '"70 %"', '{"row": 7}')
+    (found, nobody) = await store.copies(["a", "nobody"])
+    assert nobody is None and found is not None
+    assert found.record == (await store.status(["a"]))[0] and found.history == await history_of(store, "a")
+    assert [one.task.task_id for one in found.activities] == [0, 1]
+    assert (found.activities[0].run, found.activities[0].progress) == (1, '"70 %"')
+    with pytest.raises(StoreError, match="from elsewhere"):
+        await store.put_copies([found], replace=True)
+    await held.step(end())

@@ -1,13 +1,17 @@
 """What could not be delivered is kept with its reason, and can be sent again."""
 
 from holdtrue.core import events as ev
-from tests.conformance.acting import Hub, begin, create, in_hub, lock, names, start, tell
+from tests.conformance.acting import Hub, begin, create, in_hub, letters_of, lock, names, start, tell
 
 
 async def letters(hub: Hub, *ids: str):  # type: ignore[no-untyped-def]
     """A host with dead letters to these ids."""
     store = await hub.host()
-    await begin(hub, store, "sender", *(tell(n, i, f"e{n}", f'"{n}"') for n, i in enumerate(ids)))
+    held = await begin(hub, store, "sender")
+    for n, i in enumerate(ids):
+        await held.step(tell(n, i, f"e{n}", f'"{n}"'))
+        await hub.later(1)
+    await letters_of(hub, store, len(ids))
     return store
 
 
@@ -56,4 +60,4 @@ async def test_they_stay_when_their_sender_goes(hub: Hub) -> None:
     held = await begin(hub, store, "sender", tell(0, "x", "e"))
     await held.step(end())
     await store.purge(["sender"])
-    assert len(await store.dead_letters()) == 1
+    assert len(await letters_of(hub, store, 1)) == 1

@@ -47,7 +47,7 @@ async def test_every_member_of_every_event_comes_back(hub: Hub) -> None:
     held = await begin(hub, store, "a", act(0), act(1), input='"\\u0000"', tags={"t": "ü"})
     for event in odd[:-1]:
         (outcome,) = await send(store, OutboundMessage(instance_id="a", event=event))
-        held.take([outcome.delivery] if outcome.delivery else [])
+        await held.hear(outcome.delivery)
         await held.step()
     found = await history_of(store, "a")
     for event in odd[:-1]:

@@ -8,6 +8,7 @@ from holdtrue.core.projection import Status
 from holdtrue.stores.errors import StoreError
 from holdtrue.stores.protocol import Notice
 from tests.conformance.acting import (
+    SECOND,
     Hub,
     act,
     begin,
@@ -21,6 +22,9 @@ from tests.conformance.acting import (
     send,
     start,
     status_of,
+    timer,
+    where,
+    where_not,
 )
 
 
@@ -68,10 +72,22 @@ async def test_work_made_by_one_calls_the_others(hub: Hub) -> None:
     await held.step(act(0))
     await send(client, raised("a", "e"))
     await until(notices, lambda n: n.work)
-    held.take(await worker.fetch())
+    await held.fetch()
     assert len(held.inbox) == 1
 
 
+@where_not("calls_others")
+@in_hub
+async def test_who_is_not_called_sees_changes_when_it_looks(hub: Hub) -> None:
+    worker, client = await hub.host("worker"), await hub.open()
+    client.listen(lambda notice: None)
+    held = await begin(hub, worker, "a")
+    assert await status_of(client, "a") is Status.RUNNING
+    await held.step(end())
+    assert await status_of(client, "a") is Status.COMPLETED
+
+
+@where("calls_others")
 @in_hub
 async def test_changes_made_by_one_are_told_to_the_others(hub: Hub) -> None:
     worker, client = await hub.host("worker"), await hub.open()
@@ -134,7 +150,19 @@ async def test_figures(hub: Hub) -> None:
     info = await store.info()
     assert {k.upper(): v for k, v in info.instances.items() if v} == {"RUNNING": 1, "COMPLETED": 1}
     assert (info.messages, info.activities, info.dead_letters, info.hosts) == (1, 2, 0, ["me"])
-    assert info.size > 0 and info.schema_version >= 1
+    assert (info.size > 0) == hub.traits.counts and info.schema_version >= 1
+
+
+@where_not("counts")
+@in_hub
+async def test_figures_count_what_was_called_off_until_it_is_gone(hub: Hub) -> None:
+    store = await hub.host()
+    held = await begin(hub, store, "a", timer(0, hub.now() + 60 * SECOND))
+    await held.step(end())
+    assert (await store.info()).messages == 1
+    hub.clock.ahead = 61
+    assert await lock(hub, store) == {}
+    assert (await store.info()).messages == 0
 
 
 @in_hub

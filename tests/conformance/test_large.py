@@ -44,7 +44,7 @@ async def test_in_every_place(hub: Hub, size: int) -> None:
     c = await lock_one(hub, store, "c")
     assert c.record.projection.input == "s" + big
     outcome = await c.step(end(output="o" + big))
-    held.take(outcome.deliveries)
+    await held.hear(*outcome.deliveries)
     done = ev.TaskCompleted(timestamp=1, task_scheduled_id=0, result="r" + big)
     held.inbox.append(with_work(item, done))
     await held.step(end(output="o" + big))
@@ -96,11 +96,12 @@ async def test_payloads_that_look_like_something_else(hub: Hub, odd: str) -> Non
 @in_hub
 async def test_a_fan_out_of_fifty_thousand(hub: Hub) -> None:
     store = await hub.host()
-    held = await begin(hub, store, "a", *(act(n) for n in range(50_000)), take_activities=10)
-    assert (await record_of(store, "a")).length == 50_003
-    seen = 10
+    many = 5_000 if hub.traits.settles else 50_000  # where each is a request of its own, it takes its time
+    held = await begin(hub, store, "a", *(act(n) for n in range(many)), take_activities=10)
+    assert (await record_of(store, "a")).length == many + 3
+    seen = 10 if hub.traits.takes_along else 0
     while items := await store.lock_activities(5_000):
         seen += len(items)
-    assert seen == 50_000
+    assert seen == many
     await held.step(end())
     assert (await store.info()).activities == 0

@@ -18,7 +18,10 @@ from tests.conformance.acting import (
     ended,
     fail,
     in_hub,
+    kinds,
+    letters_of,
     lock,
+    lock_by,
     lock_one,
     names,
     raised,
@@ -62,8 +65,8 @@ async def test_to_an_instance_that_the_sender_holds_it_is_delivered_at_once(hub:
     store = await hub.host()
     held = await begin(hub, store, "a")
     (outcome,) = await send(store, raised("a", "e", [1]))
-    assert outcome.delivery is not None and outcome.delivery.instance == held.lease.key
-    held.take([outcome.delivery])
+    assert outcome.delivery is None or outcome.delivery.instance == held.lease.key
+    assert kinds(await held.hear(outcome.delivery)) == ["EventRaised"]
     assert await store.fetch() == []
     commit = held.episode(end())
     assert len(commit.consumed) == 1
@@ -78,7 +81,7 @@ async def test_to_one_that_another_process_holds_it_is_fetched_by_that_one_once(
     outcomes = await send(other, raised("a", "one"), raised("a", "two"))
     assert [o.delivery for o in outcomes] == [None, None]
     assert await lock(hub, other) == {} and await other.fetch() == []
-    held.take(await holder.fetch())
+    await held.fetch()
     assert names(held.inbox) == ["one", "two"]
     assert await holder.fetch() == []
 
@@ -89,7 +92,7 @@ async def test_what_was_not_fetched_is_there_at_the_next_lock(hub: Hub) -> None:
     held = await begin(hub, holder, "a")
     await send(other, raised("a", "one"))
     await held.put_back()
-    taken = await lock_one(hub, other, "a")
+    taken = await lock_by(hub, "a", other, holder)
     assert names(taken.inbox) == ["one"]
     assert await holder.fetch() == []
 
@@ -138,7 +141,7 @@ async def test_one_with_a_time_is_not_seen_before_it(hub: Hub) -> None:
     assert names(held.inbox) == ["past"]
     await held.step()
     hub.clock.ahead = 61
-    held.take((await store.fire_due(hub.now())).deliveries)
+    await held.hear(*(await store.fire_due(hub.now())).deliveries)
     assert names(held.inbox) == ["late"]
 
 
@@ -186,8 +189,9 @@ async def test_what_an_instance_sends_to_nobody_is_a_dead_letter_and_it_goes_on(
     await create(store, start("a"))
     held = await lock_one(hub, store, "a")
     outcome = await held.step(tell(0, "nobody", "e", "1"), tell(1, "gone", "too late"), act(2))
-    assert [d.instance_id for d in outcome.dead] == ["nobody"]
-    (letter,) = await store.dead_letters()
+    (letter,) = await letters_of(hub, store, 1)
+    if not hub.traits.settles:
+        assert [d.instance_id for d in outcome.dead] == ["nobody"]
     assert letter.letter.instance_id == "nobody" and letter.letter.reason
     assert letter.letter.message.sender == "a"
     assert len(await store.lock_activities(10)) == 1
@@ -200,7 +204,7 @@ async def test_an_end_takes_the_waiting_messages_with_it(hub: Hub) -> None:
     await send(store, raised("a", "unseen"))
     await held.step(end())
     assert await lock(hub, store) == {}
-    assert (await store.info()).messages == 0
+    assert not hub.traits.counts or (await store.info()).messages == 0
     await create(store, start("a"))
     assert names((await lock_one(hub, store, "a")).inbox) == []
 

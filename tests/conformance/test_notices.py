@@ -24,13 +24,18 @@ from tests.conformance.acting import (
     end,
     ended,
     in_hub,
+    letters_of,
+    lock,
     lock_one,
     raised,
     send,
     start,
+    taken,
     tell,
     terminate,
     timer,
+    where,
+    where_not,
 )
 
 LONG = 20.0
@@ -130,8 +135,7 @@ async def a_result_of_an_instance_that_nobody_holds(hub: Hub, one: TaskHubStore,
 async def a_child_that_ends(hub: Hub, one: TaskHubStore, two: TaskHubStore) -> Do:
     held = await _taken(hub, one)
     outcome = await held.step(child(0, "b"), take_starts=1, keep=False)
-    (taken,) = outcome.taken
-    inner = Held(one, taken, hub.clock)
+    (inner,) = await taken(hub, one, *(outcome.taken or [None]))
     return lambda: inner.step(end())
 
 
@@ -169,10 +173,9 @@ async def the_end_of_a_held_one(hub: Hub, one: TaskHubStore, two: TaskHubStore) 
 
 async def a_dead_letter_sent_again(hub: Hub, one: TaskHubStore, two: TaskHubStore) -> Do:
     sender = await begin(hub, one, "b")
-    outcome = await sender.step(tell(0, "a", "e"))
-    assert outcome.dead
+    await sender.step(tell(0, "a", "e"))
+    (letter,) = await letters_of(hub, one, 1)
     await begin(hub, one, "a", keep=False)
-    (letter,) = await one.dead_letters()
     return lambda: one.resend([letter.number])
 
 
@@ -202,6 +205,10 @@ WORK: list[Case] = [
     a_dead_letter_sent_again,
     a_host_that_leaves,
 ]
+
+
+FOR_OTHERS = [one_held_that_it_has_not_tried]
+"""What is no work for who left it."""
 
 
 async def a_start_that_is_taken(hub: Hub, one: TaskHubStore, two: TaskHubStore) -> Do:
@@ -252,10 +259,28 @@ async def _taken(hub: Hub, store: TaskHubStore) -> Held:
 
 async def _tried_by(hub: Hub, store: TaskHubStore) -> None:
     """The held instance could not go on there either."""
-    other = await lock_one(hub, store, "a")
-    await store.park([other.lease], HELD)
+    if hub.traits.any_host:
+        other = await lock_one(hub, store, "a")
+        await store.park([other.lease], HELD)
 
 
+@where_not("calls_others")
+@pytest.mark.parametrize("case", [case for case in WORK if case not in FOR_OTHERS], ids=lambda case: case.__name__)
+@in_hub
+async def test_what_leaves_work_is_found_by_who_looks(hub: Hub, case: Case) -> None:
+    one, two = await hub.host("one"), await hub.host("two")
+    do = await case(hub, one, one)
+    await do()
+
+    async def look() -> bool:
+        return any(
+            [await lock(hub, store) or await store.lock_activities(1) or await store.fetch() for store in (one, two)]
+        )
+
+    assert await look()
+
+
+@where("calls_others")
 @pytest.mark.parametrize("case", WORK, ids=lambda case: case.__name__)
 @in_hub
 async def test_what_leaves_work_calls_the_other(hub: Hub, case: Case) -> None:
@@ -269,6 +294,7 @@ async def test_what_leaves_work_calls_the_other(hub: Hub, case: Case) -> None:
     await watched.work()
 
 
+@where("calls_others")
 @pytest.mark.parametrize("case", NO_WORK, ids=lambda case: case.__name__)
 @in_hub
 async def test_what_leaves_no_work_calls_nobody(hub: Hub, case: Case) -> None:

@@ -44,7 +44,8 @@ async def test_an_ended_one_goes_with_all_that_belongs_to_it(hub: Hub) -> None:
     assert await store.status(["a"]) == [None] and await history_of(store, "a") == []
     assert (await store.query(InstanceQuery())).records == []
     info = await store.info()
-    assert (info.messages, info.activities, sum(info.instances.values())) == (0, 0, 0)
+    assert sum(info.instances.values()) == 0
+    assert not hub.traits.counts or (info.messages, info.activities) == (0, 0)
 
 
 @in_hub
@@ -140,13 +141,13 @@ async def test_an_id_can_be_used_again_and_knows_nothing_of_before(hub: Hub) -> 
     from tests.conformance.acting import done
 
     (late,) = await store.complete([ActivityResult(ref=item.ref, event=done(item))])
-    assert not late.accepted and late.delivery is None
+    assert late.delivery is None and not (late.accepted and hub.traits.recalls)
     hub.clock.ahead = 5
-    assert new.take((await store.fire_due(hub.now())).deliveries) == []
+    assert await new.hear(*(await store.fire_due(hub.now())).deliveries) == []
     # The old one's child is still at work; its answer is not the new one's.
     c = (await lock(hub, store))["c"]
     await c.step(end(output='"old"'))
-    new.take(await store.fetch())
+    await new.fetch()
     await new.step()
     assert new.state.open.keys() == {0}
     await store.put_back([new.lease])

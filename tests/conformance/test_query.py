@@ -50,8 +50,8 @@ async def test_newest_first_is_the_last_created_first(hub: Hub) -> None:
 @in_hub
 async def test_by_status(hub: Hub) -> None:
     store = await hub.host()
-    await begin(hub, store, "done", end())
-    await begin(hub, store, "bad", fail())
+    await begin(hub, store, "done", end(), at=1_000 * SECOND)
+    await begin(hub, store, "bad", fail(), at=1_001 * SECOND)
     await begin(hub, store, "busy")
     await create(store, start("new"))
     assert await ids(store, statuses=frozenset((Status.COMPLETED, Status.FAILED))) == ["done", "bad"]

@@ -12,7 +12,7 @@ import pytest
 
 from holdtrue.core.projection import Status
 from holdtrue.stores.protocol import InstanceQuery, InstanceRecord, TaskHubStore
-from tests.conformance.acting import SECOND, Held, Hub, again, create, end, fail, in_hub, start, suspend, terminated
+from tests.conformance.acting import SECOND, Hub, again, create, end, fail, in_hub, start, suspend, taken, terminated
 
 BIG = '"' + "x" * 20_000 + '"'
 """An input of a size that stores keep apart from the instance's row."""
@@ -44,21 +44,20 @@ async def _instances(hub: Hub, store: TaskHubStore) -> None:
     """Instances of every status under each prefix, name and tag; what ends does so at the second 130."""
     endings = [end, fail, terminated, again, None]
     tags = [None, {"team": "red"}, {"team": "red", "tier": "1"}, {"team": "blue"}]
-    for n in range(30):
+    for n in sorted(range(30), key=lambda n: n % 6 == 5):
         name = ("code", "child")[n // 5 % 2]
         instance_id = f"{('a', 'ab', 'b')[n % 3]}{n}"
         at, payload, begins = (n // 2) * SECOND, BIG if n % 7 == 0 else None, n % 6 != 5
         request = start(instance_id, name=name, at=at, tags=tags[n // 2 % 4], input=payload, take=begins)
         (outcome,) = await create(store, request)
-        if outcome.taken is None:
+        if not begins:
             continue
-        held = Held(store, outcome.taken, hub.clock)
+        (held,) = await taken(hub, store, outcome.taken)
         how = endings[n % 5]
         if how is None:
             await held.step()
             (sent,) = await store.send([suspend(instance_id)])
-            assert sent.delivery is not None
-            held.take([sent.delivery])
+            assert len(await held.hear(sent.delivery)) == 1
             await held.step(now=(100 + n) * SECOND)
         else:
             await held.step(how(), now=(110 + n) * SECOND)

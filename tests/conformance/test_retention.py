@@ -2,8 +2,25 @@
 
 from pathlib import Path
 
+import pytest
+
 from holdtrue.core.projection import Status
-from tests.conformance.acting import SECOND, Hub, act, begin, child, create, end, in_hub, lock, start, status_of
+from holdtrue.stores.errors import StoreError
+from tests.conformance.acting import (
+    SECOND,
+    Hub,
+    act,
+    begin,
+    child,
+    create,
+    end,
+    in_hub,
+    lock,
+    start,
+    status_of,
+    where,
+    where_not,
+)
 
 
 async def ended_at(hub: Hub, store, *ids: str, name: str = "code", first: int = 1) -> None:  # type: ignore[no-untyped-def]
@@ -43,11 +60,22 @@ async def test_children_go_with_their_parents_only(hub: Hub) -> None:
     (c,) = (await lock(hub, store)).values()
     await c.step(end())
     assert await store.expired(None, hub.now() + SECOND, None, 100) == []
-    parent.take(await store.fetch())
+    await parent.fetch()
     await parent.step(end())
     assert await store.expired(None, hub.now() + SECOND, None, 100) == ["p"]
 
 
+@where_not("copies")
+@in_hub
+async def test_a_store_that_cannot_be_copied_says_so(hub: Hub) -> None:
+    store = await hub.host()
+    await begin(hub, store, "a", act(0))
+    with pytest.raises(StoreError, match="export"):
+        await store.backup("anywhere")
+    assert await status_of(store, "a") is Status.RUNNING
+
+
+@where("copies")
 @in_hub
 async def test_a_copy_is_a_hub(hub: Hub) -> None:
     store = await hub.host()
@@ -57,7 +85,7 @@ async def test_a_copy_is_a_hub(hub: Hub) -> None:
     target.parent.mkdir()
     await store.backup(str(target))
     await held.step(end())
-    copy = Hub(hub._opener, target.parent)
+    copy = Hub(hub._kind, target.parent)
     try:
         other = await copy.host()
         assert await status_of(other, "a") is Status.RUNNING

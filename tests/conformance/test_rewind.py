@@ -28,12 +28,14 @@ from tests.conformance.acting import (
     child,
     create,
     done,
+    effective,
     end,
     fail,
     history_of,
     in_hub,
     kinds,
     lock,
+    lock_by,
     lock_one,
     new_id,
     raised,
@@ -100,9 +102,9 @@ async def test_it_runs_again_with_what_was_good(hub: Hub) -> None:
     assert len(history) == len(before) + 1 and good in history
     (item,) = await store.lock_activities(10)
     assert item.task.input == '"bad"'
-    assert (await store.fire_due(hub.now())).next_due is not None
+    assert ((await store.fire_due(hub.now())).next_due is not None) == hub.traits.knows_due
     again = await lock_one(hub, store, "a")
-    assert again.inbox == []
+    assert effective(again.inbox) == []
     await again.step()
     again.inbox.append(with_work(item))
     await again.step(end(output='"mended"'))
@@ -160,7 +162,7 @@ async def test_a_host_that_could_not_go_on_with_it_before_it_failed_gets_it(hub:
     held = await begin(hub, one, "a")
     await one.park([held.lease], Condition(kind="held", reason="the code does not fit"))
     two = await hub.host("two")
-    held = await lock_one(hub, two, "a")
+    held = await lock_by(hub, "a", two, one)
     await held.step(fail())
     await two.leave()
     await send(one, rewind("a"))
@@ -175,7 +177,7 @@ async def test_a_late_rewind_has_no_effect(hub: Hub) -> None:
     held = await lock_one(hub, one, "a")
     late = await rewind_of(hub, held)
     await held.put_back()
-    taken = await lock_one(hub, two, "a")
+    taken = await lock_by(hub, "a", two, one)
     await held.commit(late, expect=CommitResult.LEASE_LOST)
     assert await status_of(one, "a") is Status.PENDING
     assert (await rewound(hub, taken)).result is CommitResult.COMMITTED
@@ -192,7 +194,7 @@ async def test_a_failed_child_is_told_by_its_parents_rewind(hub: Hub) -> None:
     (item,) = await store.lock_activities(1)
     held["c"].inbox.append(with_work(item, went_wrong(item, "down")))
     await held["c"].step(fail(message="Activity task #0 failed: down"))
-    parent.take(await store.fetch())
+    await parent.fetch()
     await parent.put_back()
     parent = await lock_one(hub, store, "p")
     assert len(parent.inbox) == 2, outcome
@@ -210,7 +212,7 @@ async def test_a_failed_child_is_told_by_its_parents_rewind(hub: Hub) -> None:
     locked = await lock(hub, store)
     outcome = await locked["c"].step(end(output='"c"'), keep=False)
     parent = locked.get("p") or (await lock(hub, store))["p"]
-    parent.take(outcome.deliveries)
+    await parent.hear(*outcome.deliveries)
     await parent.step(end())
     answers = [e for e in await history_of(store, "p") if isinstance(e, ev.SubOrchestrationInstanceCompleted)]
     assert sorted(str(e.result) for e in answers) == ['"c"', '"d"']
@@ -258,7 +260,7 @@ async def test_what_comes_after_the_request_is_kept_in_order(hub: Hub) -> None:
     assert {outcome.result for outcome in outcomes} == {SendResult.ACCEPTED}
     await rewound(hub, await lock_one(hub, store, "a"))
     again = await lock_one(hub, store, "a")
-    assert kinds([m.event for m in again.inbox]) == ["EventRaised", "ExecutionTerminated"]
+    assert kinds([m.event for m in effective(again.inbox)]) == ["EventRaised", "ExecutionTerminated"]
     await again.step(terminated(output='"enough"'))
     assert await status_of(store, "a") is Status.TERMINATED
 

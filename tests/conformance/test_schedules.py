@@ -22,6 +22,7 @@ from tests.conformance.acting import (
     record_of,
     start,
     status_of,
+    taken,
 )
 
 
@@ -245,13 +246,12 @@ async def test_records_are_read_in_order_and_trimmed(hub: Hub) -> None:
 
 @in_hub
 async def test_a_start_of_a_tick_can_be_taken_along(hub: Hub) -> None:
-    from tests.conformance.acting import Held
-
     store = await hub.host()
     (etag,) = await put(store, schedule("s"))
     outcome = await store.commit_tick(
         TickCommit(schedule_id="s", etag=etag, state="x", due=20, tick=tick(10), request=start("run", take=True))
     )
-    assert isinstance(outcome, CreateOutcome) and outcome.taken is not None
-    await Held(store, outcome.taken, hub.clock).step(end())
+    assert isinstance(outcome, CreateOutcome)
+    (held,) = await taken(hub, store, outcome.taken)
+    await held.step(end())
     assert (await record_of(store, "run")).projection.status is Status.COMPLETED

@@ -48,7 +48,7 @@ async def test_fold_and_whole_agree_at_every_step_of_a_life(hub: Hub) -> None:
         assert record.projection.last_updated_at <= hub.now()
     for message in (suspend("a"), raised("a", "e"), terminate("a", '"why"')):
         (outcome,) = await send(store, message)
-        held.take([outcome.delivery] if outcome.delivery else [])
+        await held.hear(outcome.delivery)
     await held.step(terminated(output='"why"'))
     await check_whole(store, "a")
     p = (await record_of(store, "a")).projection
@@ -131,7 +131,7 @@ async def test_suspended_and_resumed(hub: Hub) -> None:
         from holdtrue.core.messages import OutboundMessage
 
         (outcome,) = await send(store, OutboundMessage(instance_id="a", event=event))
-        held.take([outcome.delivery] if outcome.delivery else [])
+        await held.hear(outcome.delivery)
         await held.step()
         assert (await record_of(store, "a")).projection.status is status
     await check_whole(store, "a")

@@ -55,13 +55,6 @@ RULES = [
         'return derived_id("", "", "result", "0")',
     ),
     Rule(
-        "3",
-        "a 404 proves that a message is gone",
-        "mail.py",
-        "            return False\n        return True",
-        "            return True\n        return True",
-    ),
-    Rule(
         "4",
         "a lost answer is taken for a success",
         "committing.py",
@@ -144,8 +137,8 @@ RULES = [
         "12",
         "a purge leaves the history",
         "purging.py",
-        "            if sentinel is not None:\n                await self.finish(instance_id, sentinel)\n            await",
-        "            await",
+        "                await self.finish(instance_id, sentinel)\n            await",
+        "                pass\n            await",
     ),
     Rule(
         "13",

@@ -13,11 +13,17 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
 
 def open_store(
-    hub: str | os.PathLike[str] | TaskHubStore, environment: Environment = REAL, *, lease_seconds: float = 120.0
+    hub: str | os.PathLike[str] | TaskHubStore,
+    environment: Environment = REAL,
+    *,
+    lease_seconds: float = 120.0,
+    read_only: bool = False,
 ) -> TaskHubStore:
     """The store for a path, a `sqlite:///path` URL, or a store itself; it is not opened yet.
 
-    `memory:` gives a hub in memory of one's own, `memory:NAME` the one of this name in this process.
+    `memory:` gives a hub in memory of one's own, `memory:NAME` the one of this name in this process;
+    `azure-storage:HUB` is a task hub in the account that `AzureWebJobsStorage` connects to.  With `read_only`
+    a file is never written to, and need not be writable: whatever would change the hub raises StoreUnavailable.
     Raises InvalidInput for a URL of a kind that there is no store for.
     """
     if not isinstance(hub, (str, os.PathLike)):
@@ -31,6 +37,10 @@ def open_store(
         return MemoryStore(
             named_hub(text.removeprefix("memory:")), environment=environment, lease_seconds=lease_seconds
         )
+    if text.startswith("azure-storage:"):
+        from .azure_storage.opening import open_hub
+
+        return open_hub(text, environment, os.environ)
     if text == ":memory:":
         raise InvalidInput("':memory:' is no file: give 'memory:' for a hub in memory, or the path of a file")
     url = _URL.fullmatch(text)
@@ -44,6 +54,8 @@ def open_store(
                 f"the hub's URL {os.fspath(hub)!r} names no file of this machine: give 'sqlite:///path', or "
                 "'sqlite:////path' for one that begins at the root"
             )
-    from .sqlite import SqliteStore
+    from .sqlite import ReadOnlySqliteStore, SqliteStore
 
+    if read_only:
+        return ReadOnlySqliteStore(text, environment=environment)
     return SqliteStore(text, environment=environment, lease_seconds=lease_seconds)

@@ -15,7 +15,7 @@ import msgspec
 from holdtrue.authoring.activity_context import ActivityContext
 from holdtrue.authoring.app import App
 from holdtrue.authoring.context import OrchestrationContext
-from holdtrue.authoring.definitions import ActivityDefinition, OrchestratorDefinition, define_activity, place_of
+from holdtrue.authoring.definitions import ActivityDefinition, OrchestratorDefinition, place_of
 from holdtrue.core import events as ev
 from holdtrue.core.messages import ActivityTask
 from holdtrue.core.places import calling_from, standing_at
@@ -24,6 +24,7 @@ from holdtrue.core.tasks import Task
 
 from .app_copy import AppCopy, UntaggedContext
 from .crash_errors import CannotCheck
+from .fakes import called_as_activity
 
 MOST_WAITS = 10
 """So many waits of one run of an activity are points at which the process may die."""
@@ -216,17 +217,13 @@ class WatchedApp(AppCopy):
         real = definition
         fake = self._replaced.get(definition.name)
         if fake is not None:
-            real = define_activity(
-                fake, self.converter, name=definition.name, cpu=False, tag=None, limit=None, start_to_close=None,
-                schedule_to_start=None, heartbeat=None,
-            )  # fmt: skip
-        return msgspec.structs.replace(
-            definition,
-            function=self._watched(real),
-            input_type=real.input_type,
-            takes_input=real.takes_input,
-            has_default=real.has_default,
-        )
+            real = msgspec.structs.replace(
+                definition,
+                function=called_as_activity(fake),
+                kind="async" if inspect.iscoroutinefunction(fake) else "sync",
+                place=place_of(fake),
+            )
+        return msgspec.structs.replace(definition, function=self._watched(real))
 
     def _watched(self, definition: ActivityDefinition) -> Callable[..., Any]:
         async def run(context: ActivityContext, *given: Any) -> Any:

@@ -100,6 +100,18 @@ def test_a_start_whose_history_stands_is_a_double() -> None:
     assert keys(decide(row("x", RUNNING), sentinel(), RUNNING, [again], now=NOW)) == {"drop": [1]}
 
 
+def test_what_would_take_effect_a_second_time_is_remembered() -> None:
+    for event in (
+        ev.EventRaised(timestamp=1, name="e"),
+        ev.ExecutionSuspended(timestamp=1),
+        ev.ExecutionResumed(timestamp=1),
+        ev.ExecutionRewound(timestamp=1),
+    ):
+        assert message(1, event).seen == Seen("id1", 0)
+    for event in (ev.TaskCompleted(timestamp=1, task_scheduled_id=0), ev.ExecutionTerminated(timestamp=1)):
+        assert message(1, event).seen is None
+
+
 def test_a_newer_start_replaces_what_stands_also_while_it_runs() -> None:
     for status in (RUNNING, COMPLETED):
         decided = decide(row("y", start_id="y"), sentinel(status=status), status, [start(1, "y")], now=NOW)

@@ -1,8 +1,6 @@
-"""A world of its own for these tests: a loop whose time jumps, an environment on it, and a hub in memory."""
+"""A world of its own for these tests: virtual time from a Monday noon on, and a hub in memory."""
 
 import asyncio
-import random
-import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -13,7 +11,6 @@ from holdtrue.core.dialect import to_ticks
 from holdtrue.core.events import TICKS_PER_SECOND, ExecutionStarted, Ticks
 from holdtrue.core.messages import InboundMessage, OutboundMessage
 from holdtrue.core.projection import TERMINAL, Condition, Projection, Status, initial
-from holdtrue.environment import Environment
 from holdtrue.stores.protocol import (
     CreateOutcome,
     CreateRequest,
@@ -28,6 +25,8 @@ from holdtrue.stores.protocol import (
     TickCommit,
     completed_tick,
 )
+from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.virtual_time import run
 
 _T = TypeVar("_T")
 
@@ -35,62 +34,25 @@ START = to_ticks(datetime(2026, 3, 2, 12, 0, 0))
 """When virtual time begins: a Monday noon."""
 
 
-class _JumpingSelector(selectors.DefaultSelector):
-    loop: "VirtualLoop"
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise AssertionError("nothing would ever happen again")
-        self.loop.offset += timeout
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop that never waits: when it has nothing to do, its time jumps to the next timer."""
+class VirtualEnvironment(SimulatedEnvironment):
+    """The environment of these tests; `shift` is a step of the wall clock, in seconds."""
 
     def __init__(self) -> None:
-        selector = _JumpingSelector()
-        selector.loop = self
-        self.offset = 0.0
-        super().__init__(selector)
+        super().__init__(7, epoch=START)
 
-    def time(self) -> float:
-        return self.offset
+    @property
+    def shift(self) -> float:
+        return self.skew / TICKS_PER_SECOND
 
-
-class VirtualEnvironment(Environment):
-    """The environment on a virtual loop; `shift` is a step of the wall clock, in seconds."""
-
-    inline_writer = True
-
-    def __init__(self) -> None:
-        self.shift = 0.0
-        self._ids = 0
-
-    def now(self) -> Ticks:
-        return START + round((asyncio.get_running_loop().time() + self.shift) * TICKS_PER_SECOND)
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def new_id(self) -> str:
-        self._ids += 1
-        return f"{self._ids:032x}"
-
-    def random(self) -> random.Random:
-        return random.Random(7)
+    @shift.setter
+    def shift(self, seconds: float) -> None:
+        self.skew = round(seconds * TICKS_PER_SECOND)
 
 
 def in_virtual_time(body: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """Run a test's coroutine on a virtual loop."""
-    loop = VirtualLoop()
-    try:
-        return loop.run_until_complete(body())
-    finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+    result: _T = run(body())
+    return result
 
 
 class Instance(msgspec.Struct):

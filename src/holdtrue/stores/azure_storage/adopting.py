@@ -29,7 +29,7 @@ from holdtrue.stores.errors import StoreUnavailable
 from holdtrue.stores.protocol import CommitResult, InstanceRecord, Lease, LockedInstance
 
 from .access import Access, Partition
-from .arrivals import Arrived, Decided, Run, decide
+from .arrivals import Arrived, Decided, Run, decide, is_meant, is_wake, parents_of
 from .committing import Committer
 from .dead_letters import DeadLetters
 from .formats import Formats, HistoryRow
@@ -38,11 +38,13 @@ from .keeping import MOST_KEPT, PREFIX, kept_row, read_kept
 from .large import Blob
 from .mail import Mail
 from .owing import Outgoing, RowExtra, asked_by_row, beside_rows, derived_id
+from .payloads import Payloads
 from .planning import Part, log_parts, owed_key
 from .posting import Poster
 from .row_writing import RowWriter
 from .sentinel import Sentinel, State, next_episode, record_of
 from .service import ANY, Do, Operation, Row
+from .terminating import Terminator
 from .verdicts import RowView, names_newer_start
 from .waiting import WaitingInstances
 
@@ -82,6 +84,7 @@ class Adopter:
         rows: RowWriter,
         letters: DeadLetters,
         waiting: WaitingInstances,
+        terminator: Terminator,
         has_code: Callable[[str], bool],
     ) -> None:
         self._access = access
@@ -92,6 +95,8 @@ class Adopter:
         self._rows = rows
         self._letters = letters
         self._waiting = waiting
+        self._payloads = Payloads(formats)
+        self._terminator = terminator
         self._has_code = has_code
 
     @property
@@ -113,7 +118,7 @@ class Adopter:
         kept = [read_kept(row, self._mail.next_number()) for row in read.partition.extras if row.key.startswith(PREFIX)]
         status = None if read.projection is None else read.projection.status
         state = held.state
-        messages = [*kept[:MOST_KEPT], *arrived]
+        messages = await self._with_waiting_start(held, read, [*kept[:MOST_KEPT], *arrived])
         decided = decide(
             read.view,
             read.sentinel,
@@ -123,6 +128,7 @@ class Adopter:
             held=state.condition is not None and state.condition.kind == "held",
         )
         await self._settle(held, read, decided)
+        await self._pass_over(held, read, decided)
         record = self._record(held, read, decided)
         if record is None:
             await self._clear_debt(held)
@@ -144,6 +150,8 @@ class Adopter:
             self._access.history_partition(instance_id), self._access.instances_row(instance_id)
         )
         sentinel = partition.sentinel
+        if sentinel is not None:
+            sentinel = await self._payloads.whole(sentinel)
         if sentinel is None or not sentinel.has_history or sentinel.state.purging:
             # Rule 7: what its absence says holds for a later row only.
             row = await self._access.instances_row(instance_id)
@@ -199,7 +207,7 @@ class Adopter:
         if state.log is not None and not state.purging:
             await self._roll_forward(held, state)
             read = await self._read(held)
-        if state.owed and not state.purging:
+        if not state.purging and not self._committer.has_sent(held):
             await self._pay(held, read)
         return read
 
@@ -227,6 +235,7 @@ class Adopter:
     async def _pay(self, held: Held, read: Read) -> None:
         """Send what is owed; doubles are known.  The next commit clears it from the sentinel."""
         await self._poster.send(held, await self._owed(held, read))
+        self._committer.note_sent(held)
 
     async def _owed(self, held: Held, read: Read) -> list[Outgoing]:
         """All that the sentinel names as owed, from the rows and the extra rows, as it was sent the first time."""
@@ -245,6 +254,12 @@ class Adopter:
                 if one is not None and row.event.event_id not in answered:
                     found.append(one)
         return found
+
+    async def settle_debt(self, held: Held) -> None:
+        """What a held instance owes is paid, and goes from its sentinel: nobody pays it once more."""
+        async with held.busy:
+            if self._committer.has_sent(held):
+                await self._clear_debt(held)
 
     async def _clear_debt(self, held: Held) -> None:
         """Nothing is run that would clear what was just paid: two that have ended would pay each other for ever."""
@@ -276,25 +291,52 @@ class Adopter:
             return
         await self._rows.mend(held, read.row, projection)
 
+    async def _with_waiting_start(self, held: Held, read: Read, messages: list[Arrived]) -> list[Arrived]:
+        """The messages, and before them the start that waits, where its own is not here and one of them ends it.
+
+        What ends an instance that has yet to start does so at once, however far its time is.
+        """
+        view, sentinel = read.view, read.sentinel
+        if view is None or read.row is None or view.status is not Status.PENDING:
+            return messages
+        if any(isinstance(one.event, ExecutionStarted) for one in messages):
+            return messages
+        if read.projection is not None and (sentinel is None or not names_newer_start(view, sentinel)):
+            return messages
+        to_it = [one for one in messages if one.execution_id in (None, view.execution_id)]
+        if not any(ends(one.event, begun=False) for one in to_it):
+            return messages
+        start = await self._formats.waiting_start(read.row, held.instance_id)
+        if not any(ends(one.event, begun=False, deadline=start.deadline) for one in to_it):
+            return messages
+        execution = start.started.execution_id
+        first = Arrived(
+            key=self._mail.next_number(),
+            id=derived_id(held.instance_id, execution, "start", start.start_id),
+            event=start.started,
+            execution_id=execution,
+            start_id=start.start_id,
+            dialect=start.dialect,
+        )
+        return [first, *messages]
+
     # -- what the messages came to ---------------------------------------------------------------------
 
     async def _settle(self, held: Held, read: Read, decided: Decided) -> None:
         """Do what was decided of the messages that are not given."""
-        now = self._environment.now()
         for message in decided.refuse:
-            assert isinstance(message.event, ExecutionStarted)
-            answer = refused_answer(message.event, now)
-            if answer is not None:
-                id = derived_id(held.instance_id, message.execution_id or "", "refused", "0")
-                await self._poster.send(held, [Outgoing(id, answer, 0)])
+            await self.refuse(held, message)
         for message, reason in decided.dead:
-            letter = OutboundMessage(instance_id=held.instance_id, event=message.event, sender=message.sender or None)  # type: ignore[arg-type]
+            letter = OutboundMessage(instance_id=held.instance_id, event=message.event, sender=message.sender or None)
             await self._letters.bury(
                 DeadLetter(instance_id=held.instance_id, reason=reason, message=letter), message.id, message.inserted
             )
         for message, _ in decided.drop:
-            if isinstance(message.event, ExecutionTerminated) and message.event.recurse and read.projection is not None:
-                await self._poster.end_below(held.instance_id, message.event, message.id)
+            end, ended = message.event, read.projection
+            if not isinstance(end, ExecutionTerminated) or not end.recurse or ended is None:
+                continue
+            if message.execution_id in (None, ended.execution_id):
+                await self._terminator.end_below(held.instance_id, end, message.id)
         if decided.keep:
             await self._keep(held, read, decided.keep)
         gone = [*decided.refuse, *decided.keep, *(one for one, _ in decided.dead), *(one for one, _ in decided.drop)]
@@ -302,6 +344,34 @@ class Adopter:
             *(self._mail.delete(one.key) for one in gone),
             *(self._mail.give_back(one.key, BACK_SECONDS) for one in decided.back),
         )
+
+    async def _pass_over(self, held: Held, read: Read, decided: Decided) -> None:
+        """Delete what would be given for nothing: the end of a child that only had this id, a mere look at it."""
+        started = read.started
+        if decided.run is Run.START:
+            (start, *_) = decided.give
+            assert isinstance(start.event, ExecutionStarted)
+            started = start.event
+        state, parents = held.state, parents_of([] if started is None else [started])
+        over = [one for one in decided.give if one.kept is None and not is_meant(one.event, parents)]
+        looked_at = all(is_wake(one.event) for one in decided.give) and state.condition is None
+        if decided.run is Run.EXISTING and looked_at and not state.woken and not self._is_unfinished(read):
+            # Whatever was to be finished has been.
+            over = decided.give
+        decided.give = [one for one in decided.give if one not in over]
+        await asyncio.gather(*(self._mail.delete(one.key) for one in over))
+
+    @staticmethod
+    def _is_unfinished(read: Read) -> bool:
+        return read.sentinel is not None and not read.sentinel.complete and read.sentinel.state.rows > 0
+
+    async def refuse(self, held: Held, start: Arrived) -> None:
+        """Tell the parent of a child that its id is taken."""
+        assert isinstance(start.event, ExecutionStarted)
+        answer = refused_answer(start.event, self._environment.now())
+        if answer is not None:
+            id = derived_id(held.instance_id, start.execution_id or "", "refused", "0")
+            await self._poster.send(held, [Outgoing(id, answer, 0)])
 
     async def _keep(self, held: Held, read: Read, messages: Sequence[Arrived]) -> None:
         """Write messages beside the history, in transactions with the sentinel (rule 11)."""
@@ -333,7 +403,7 @@ class Adopter:
         if decided.run is Run.START:
             return self._started_anew(held, read, decided)
         state = held.state
-        unfinished = read.sentinel is not None and not read.sentinel.complete and state.rows > 0
+        unfinished = self._is_unfinished(read)
         if decided.run is Run.NOTHING and not ((unfinished or state.woken) and _lives(read.projection)):
             return None
         if not decided.give and decided.run is Run.EXISTING and not unfinished and not state.woken:

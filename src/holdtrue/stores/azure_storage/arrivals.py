@@ -13,8 +13,10 @@ from holdtrue.core.events import (
     TICKS_PER_SECOND,
     AnyEvent,
     EventRaised,
+    ExecutionResumed,
     ExecutionRewound,
     ExecutionStarted,
+    ExecutionSuspended,
     ExecutionTerminated,
     GenericEvent,
     HistoryEvent,
@@ -59,9 +61,13 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What must stay in `seen` when it is used up; None for what the history knows."""
         event = self.event
         child = type(event) is ExecutionStarted and event.parent is not None
-        if type(event) in (EventRaised, ExecutionRewound) or child:
+        if type(event) in _SEEN or child:
             return Seen(self.id, self.inserted, self.sender, self.sender_execution, self.episode)
         return None
+
+
+_SEEN = (EventRaised, ExecutionRewound, ExecutionSuspended, ExecutionResumed)
+"""What would have its effect a second time if it came again long after: no history tells one from the next."""
 
 
 class Run(StrEnum):
@@ -123,13 +129,19 @@ def decide(
             fresh.append(message)
     start = _start(row, sentinel, status, fresh, decided)
     rest = [one for one in fresh if type(one.event) is not ExecutionStarted]
+    if held and not _replaces(start, sentinel) and not any(_moves_a_held_one(one.event) for one in rest):
+        for one in (*(() if start is None else (start,)), *rest):
+            _keep(one, decided)
+        return decided
     if start is not None:
         decided.run = Run.START
         decided.terminated = row is not None and row.status is Status.TERMINATED
         decided.give = [start]
+        decided.drop += [(one, "it has not failed") for one in rest if type(one.event) is ExecutionRewound]
+        rest = [one for one in rest if type(one.event) is not ExecutionRewound]
         _give(rest, start.execution_id or "", decided)
     elif status is not None and sentinel is not None:
-        _to_history(row, sentinel, status, rest, decided, held=held)
+        _to_history(row, sentinel, status, rest, decided)
     elif row is not None and row.status is Status.PENDING:
         for one in rest:
             if one.execution_id in (None, row.execution_id):
@@ -215,8 +227,6 @@ def _to_history(
     status: Status,
     rest: Sequence[Arrived],
     decided: Decided,
-    *,
-    held: bool,
 ) -> None:
     execution = sentinel.execution_id
     waits = row is not None and names_newer_start(row, sentinel)
@@ -246,12 +256,27 @@ def _to_history(
     if status in TERMINAL:
         decided.drop += [(one, "the instance has ended") for one in rest if one.kept is None]
         return
-    if held and not any(ends_from_outside(one.event) or is_wake(one.event) for one in rest):
-        for one in rest:
-            _keep(one, decided)
-        return
     decided.run = Run.EXISTING
     _give(rest, execution, decided)
+
+
+def _replaces(start: Arrived | None, sentinel: Sentinel | None) -> bool:
+    """Whether a start is of another execution than that which is held."""
+    return start is not None and (sentinel is None or start.execution_id != sentinel.execution_id)
+
+
+def _moves_a_held_one(event: HistoryEvent) -> bool:
+    return ends_from_outside(event) or is_wake(event) or type(event) is ExecutionRewound
+
+
+def parents_of(starts: Iterable[ExecutionStarted]) -> set[str]:
+    """The executions whose children these are."""
+    return {start.parent.execution_id for start in starts if start.parent is not None}
+
+
+def is_meant(event: HistoryEvent, parents: set[str]) -> bool:
+    """Whether an end that goes on from a parent is for a child of one of these; any other message is meant."""
+    return type(event) is not ExecutionTerminated or event.parent_execution is None or event.parent_execution in parents
 
 
 def ends_from_outside(event: HistoryEvent) -> bool:

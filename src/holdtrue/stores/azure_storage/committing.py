@@ -13,18 +13,22 @@ import msgspec
 from holdtrue.core import events as ev
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.events import Ticks, encode_events
+from holdtrue.core.messages import OutboundMessage
 from holdtrue.core.projection import Condition
+from holdtrue.stores.decisions import recursive_end, taken_by
 from holdtrue.stores.errors import StoreError
 from holdtrue.stores.protocol import CommitResult, Committing
 
 from . import readback
 from .access import Access, is_conflict
+from .arrivals import ends_from_outside
 from .formats import Formats
 from .holding import Held
 from .keeping import MOST_KEPT, kept_row
 from .large import Blob
 from .mail import Mail
 from .owing import Extra, Outgoing, RowExtra, derived_id, sending
+from .payloads import Payloads
 from .planning import Base, Encode, Part, Plan, Taken, log_parts, plan
 from .posting import Poster
 from .readback import Verdict
@@ -36,6 +40,8 @@ from .waiting import WaitingInstances
 
 log = logging.getLogger("holdtrue.azure_storage")
 
+MOST_NOTED = 10_000
+"""Instances of which it is noted what was sent."""
 WRITE_TRIES = 8
 """How often a commit is written whose answers leave it open; then the session is thrown away and reads anew."""
 
@@ -60,7 +66,9 @@ class Committer:
         self._rows = rows
         self._waiting = waiting
         self._is_mine = is_mine
+        self._payloads = Payloads(formats)
         self._random = access.environment.random()
+        self._sent: dict[str, str] = {}
 
     def chance(self) -> str:
         """The random part of an episode's id."""
@@ -69,7 +77,8 @@ class Committer:
     async def apply(self, held: Held, committing: Committing) -> CommitResult:
         """Commit an episode and do what follows from it.
 
-        STALE also where it was committed and what follows could not be done: whoever holds it next does that.
+        STALE also where it was committed and what follows could not be done: whoever holds it next does that.  The
+        session goes on only where it `is_current` still: an episode that did not fit it has touched nothing.
         """
         commit = committing.commit
         async with held.busy:
@@ -80,11 +89,14 @@ class Committer:
                     return CommitResult.STALE
             elif commit.first != held.state.rows:
                 return CommitResult.STALE
+            held.is_current = False  # until it is known what became of this
             if not self._is_mine(held.partition):
                 return CommitResult.LEASE_LOST
             if not _does_something(commit, held):
                 await self._use_up(held, commit)
+                held.is_current = True
                 return CommitResult.COMMITTED
+            commit = _with_recursion(commit)
             now = self._access.environment.now()
             taken = [_taken(held, key) for key in commit.consumed if key in held.given]
             episode = next_episode(held.state.episode, self.chance())
@@ -119,6 +131,8 @@ class Committer:
                 encode_extra=encode_extra,
                 size=len(encode_events(commit.events)) if commit.events else 0,
             )
+            for part in planned.parts:
+                part.state = await self._payloads.put_beside(held.instance_id, part.state, before)
             result = await self._write(held, planned, blobs, encode)
             if result is not CommitResult.COMMITTED:
                 return result
@@ -132,6 +146,8 @@ class Committer:
                     error,
                 )
                 return CommitResult.STALE
+            await self._payloads.forget(before, held.state)
+            held.is_current = True
         return CommitResult.COMMITTED
 
     async def _seen(self, held: Held, now: Ticks) -> list[Seen]:
@@ -145,6 +161,9 @@ class Committer:
         """Hold an instance: its messages wait beside its history, and it is noted for the hosts that join."""
         async with held.busy:
             messages = [one for one in held.given.values() if one.kept is None]
+            if any(ends_from_outside(one.event) for one in held.given.values()):
+                messages = []  # one of them ends it all the same: they come again
+            execution = held.execution_id or ("" if held.started is None else held.started.execution_id)
             state = msgspec.structs.replace(
                 held.state,
                 condition=condition,
@@ -154,7 +173,7 @@ class Committer:
             )
             for begin in range(0, max(1, len(messages)), MOST_KEPT):
                 writes = [kept_row(held, one) for one in messages[begin : begin + MOST_KEPT]]
-                part = Part(operations=writes, state=state, execution_id=held.execution_id, complete=False, aside=True)
+                part = Part(operations=writes, state=state, execution_id=execution, complete=False, aside=True)
                 if await self.write_part(held, part) is not CommitResult.COMMITTED:
                     return
                 state = msgspec.structs.replace(
@@ -274,9 +293,23 @@ class Committer:
             self._rows.after_commit(held, commit),
             self._waiting.goes_on(held.instance_id),
         )
+        self.note_sent(held)
         if commit.wake and not commit.ended:
             await self._poster.wake(held.instance_id, held.state.episode)
         await self._use_up(held, commit)
+
+    def note_sent(self, held: Held) -> None:
+        """What this process has sent it need not send again, should it read the instance anew."""
+        self._sent.pop(held.instance_id, None)
+        if held.state.owed:
+            self._sent[held.instance_id] = held.state.owed[-1].episode
+            if len(self._sent) > MOST_NOTED:
+                del self._sent[next(iter(self._sent))]
+
+    def has_sent(self, held: Held) -> bool:
+        """Whether all that the sentinel names as owed was sent by this process; so where it names nothing."""
+        owed = held.state.owed
+        return not owed or (len(owed) == 1 and owed[0].episode == self._sent.get(held.instance_id))
 
     async def _use_up(self, held: Held, commit: EpisodeCommit) -> None:
         numbers = [key for key in commit.consumed if key in held.given]
@@ -289,6 +322,16 @@ def sentinel_operation(held: Held, values: Mapping[str, Value | None]) -> Operat
     """The write of a held instance's sentinel: an insert where there is none, else a merge with If-Match."""
     do = Do.INSERT if held.etag is None else Do.MERGE
     return Operation(do=do, partition=held.partition_key, key="sentinel", values=values, etag=held.etag)
+
+
+def _with_recursion(commit: EpisodeCommit) -> EpisodeCommit:
+    """The end that was asked for with all below goes on when this stands: a message to itself, owed like any other."""
+    end = recursive_end(taken_by(commit)) if commit.ended else None
+    if end is None:
+        return commit
+    name, execution = commit.instance_id, commit.projection.execution_id
+    message = OutboundMessage(instance_id=name, event=end, execution_id=execution, sender=name)
+    return msgspec.structs.replace(commit, messages=[*commit.messages, message])
 
 
 def _does_something(commit: EpisodeCommit, held: Held) -> bool:

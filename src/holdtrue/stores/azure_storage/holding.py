@@ -33,6 +33,7 @@ class Held:
         "given",
         "history",
         "instance_id",
+        "is_current",
         "known_deleted",
         "lease",
         "partition",
@@ -68,4 +69,6 @@ class Held:
         self.known_deleted: set[str] = set()
         self.replaces: OutboundMessage | None = None
         """What the parent of the execution is told whose place this start takes."""
+        self.is_current = True
+        """False where what stands there is not known any more: it is read anew."""
         self.busy = asyncio.Lock()

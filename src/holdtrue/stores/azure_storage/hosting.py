@@ -89,7 +89,7 @@ class Hosting:
         except ServiceError as error:
             await self._give_up()
             raise self._access.failure(f"hub {self._access.names.hub!r} could not be joined", error) from error
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             await self._give_up()
             raise
         self._reconciling = asyncio.get_running_loop().create_task(self._reconcile())

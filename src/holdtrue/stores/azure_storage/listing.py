@@ -15,22 +15,39 @@ import msgspec
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import (
     AnyEvent,
+    ExecutionStarted,
+    SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceCreated,
+    SubOrchestrationInstanceFailed,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
     Ticks,
 )
+from holdtrue.core.outgoing import work_item
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.stores.protocol import ActivityInfo, HubInfo, InstanceQuery, InstanceRecord, Page
+from holdtrue.stores.errors import StoreUnavailable
+from holdtrue.stores.protocol import (
+    ActivityCopy,
+    ActivityInfo,
+    HubInfo,
+    InstanceCopy,
+    InstanceQuery,
+    InstanceRecord,
+    Page,
+    queue_name,
+)
 
 from .access import Access
-from .formats import Formats
+from .formats import Formats, HistoryRow
 from .holding import Held
+from .host_rows import HostRows
 from .names import escape_key
+from .progress import Report, Reports
 from .reading import AT_ONCE, Reader
 from .service import All, Filter, Test
 from .service import Any as AnyOf
+from .verdicts import names_newer_start
 
 NAMES = {
     Status.RUNNING: "Running",
@@ -43,27 +60,44 @@ NAMES = {
     Status.SUSPENDED: "Suspended",
 }
 SCHEMA_VERSION = 1
+COPY_TRIES = 20
+"""How often an instance is read that goes on between its record and its history."""
+_CHILD_ANSWERS = (SubOrchestrationInstanceCompleted, SubOrchestrationInstanceFailed)
+
+
+_Place = tuple[Ticks, str]
+"""Where an instance stands in the order of all: when it was created, and its id."""
 
 
 class Listing:
     """Reads of many."""
 
-    def __init__(self, access: Access, formats: Formats, reader: Reader) -> None:
+    def __init__(self, access: Access, formats: Formats, reader: Reader, reports: Reports, hosts: HostRows) -> None:
         self._access = access
         self._formats = formats
         self._reader = reader
+        self._reports = reports
+        self._hosts = hosts
 
     # -- histories -------------------------------------------------------------------------------------
 
     async def history(self, instance_id: str) -> list[AnyEvent]:
-        """The events of the current execution; none where it has no history."""
-        partition = await self._access.history_partition(instance_id)
+        """The events of the current execution; none where it has no history (yet, where a newer start waits)."""
+        return [one.event for one in await self._rows(instance_id)]
+
+    async def _rows(self, instance_id: str) -> list[HistoryRow]:
+        partition, row = await asyncio.gather(
+            self._access.history_partition(instance_id), self._access.instances_row(instance_id)
+        )
         sentinel = partition.sentinel
         if sentinel is None or not sentinel.has_history or sentinel.state.purging:
             return []
+        if row is not None and names_newer_start(self._formats.row_view(row), sentinel):
+            return []
         if sentinel.state.log is not None:
-            return [row.event for row in await self._formats.redo_log(sentinel.state.log)]
-        return [one.event for one in await self._formats.history(instance_id, partition.rows, sentinel)]
+            log = await self._formats.redo_log(sentinel.state.log)
+            return [HistoryRow(ordinal, one.event, one.more) for ordinal, one in enumerate(log)]
+        return await self._formats.history(instance_id, partition.rows, sentinel)
 
     async def history_of(self, held: Held) -> list[AnyEvent] | None:
         """The events of a held instance; None where somebody else wrote since it was taken."""
@@ -74,17 +108,42 @@ class Listing:
         return [one.event for one in rows]
 
     async def activities_of(self, instance_id: str) -> list[ActivityInfo]:
-        """The activities without a result yet."""
-        open_tasks: dict[int, ActivityInfo] = {}
-        for ordinal, event in enumerate(await self.history(instance_id)):
-            if isinstance(event, TaskScheduled):
-                open_tasks[event.event_id] = ActivityInfo(
-                    task_id=event.event_id, scheduled=ordinal, name=event.name, running=False, run=0
-                )
-            elif isinstance(event, TaskCompleted | TaskFailed):
-                open_tasks.pop(event.task_scheduled_id, None)
+        """The activities without a result yet, with what they have reported.
+
+        That one runs is known only where it reported something.
+        """
+        rows = _open_activities(await self._rows(instance_id))
         (record,) = await self._reader.records([instance_id])
-        return [] if record is None or record.projection.status in TERMINAL else list(open_tasks.values())
+        if not rows or record is None or record.projection.status in TERMINAL:
+            return []
+        reports = await self._reports.of(instance_id, record.projection.execution_id)
+        served = await self._hosts.queues()
+        return [_info(row, reports.get(row.ordinal), served) for row in rows]
+
+    async def copies(self, instance_ids: Sequence[str]) -> list[InstanceCopy | None]:
+        """Instances with what stands in their rows; messages that are still in a queue are not among it."""
+        return [await self._copy(instance_id) for instance_id in instance_ids]
+
+    async def _copy(self, instance_id: str) -> InstanceCopy | None:
+        for _ in range(COPY_TRIES):
+            standing = await self._reader.standing(instance_id)
+            record, sentinel = standing.record, standing.sentinel
+            if record is None:
+                return None
+            rows = await self._rows(instance_id)
+            history = [row.event for row in rows]
+            started = next((event for event in history if isinstance(event, ExecutionStarted)), None)
+            if len(rows) != record.length or (
+                started is not None and started.execution_id != record.started.execution_id
+            ):
+                continue  # it went on between the two reads
+            execution, activities = record.projection.execution_id, list[ActivityCopy]()
+            if record.projection.status not in TERMINAL:
+                reports = await self._reports.of(instance_id, execution)
+                activities = [_activity_copy(record, row, reports.get(row.ordinal)) for row in _open_activities(rows)]
+            woken = sentinel is not None and record.length > 0 and sentinel.state.woken
+            return InstanceCopy(record=record, history=history, activities=activities, wake=woken)
+        raise StoreUnavailable(f"instance {instance_id!r} changes while it is read: try again")
 
     # -- children --------------------------------------------------------------------------------------
 
@@ -92,34 +151,46 @@ class Listing:
         """The direct children: those whose rows name it, and those that its history asks for."""
         rows, events = await asyncio.gather(self._access.children_rows(instance_id), self.history(instance_id))
         found = dict.fromkeys(self._formats.instance_of(row) for row in rows)
-        asked = [event.instance_id for event in events if isinstance(event, SubOrchestrationInstanceCreated)]
-        for name, record in zip(asked, await self._reader.records(asked), strict=True):
+        asked = {
+            event.event_id: event.instance_id for event in events if isinstance(event, SubOrchestrationInstanceCreated)
+        }
+        answered = {event.task_scheduled_id for event in events if isinstance(event, _CHILD_ANSWERS)}
+        wanted = {task: name for task, name in asked.items() if name not in found}
+        for (task, name), record in zip(wanted.items(), await self._reader.records(list(wanted.values())), strict=True):
             parent = None if record is None else record.projection.parent
-            if parent is not None and parent.instance_id == instance_id:
+            # One that has not begun, and stands nowhere yet, is named by the history alone.
+            starts = record is None and task not in answered
+            if starts or (parent is not None and parent.instance_id == instance_id):
                 found[name] = None
         return list(found)
 
     # -- pages -----------------------------------------------------------------------------------------
 
     async def query(self, asked: InstanceQuery) -> Page:
-        """One page of instances, in order of creation."""
-        after = None if asked.token is None else _read_token(asked.token)
-        records = [one for one in await self._verified(_filter(asked)) if _fits(one, asked)]
-        records.sort(key=_place, reverse=asked.newest_first)
-        if after is not None:
-            records = [one for one in records if (_place(one) < after if asked.newest_first else _place(one) > after)]
-        size = max(1, asked.page_size)
-        page = records[:size]
-        return Page(records=page, token=_token(page[-1]) if len(records) > size else None)
+        """One page of instances, in order of creation as their rows tell it.
 
-    async def _verified(self, where: Filter | None) -> list[InstanceRecord]:
-        rows = await self._access.query(self._access.names.instances, where)
-        names = [self._formats.instance_of(row) for row in rows]
-        found: list[InstanceRecord] = []
-        for begin in range(0, len(names), AT_ONCE):
-            records = await self._reader.records(names[begin : begin + AT_ONCE])
-            found += [record for record in records if record is not None]
-        return found
+        No more of them are verified than the page needs.
+        """
+        after = None if asked.token is None else _read_token(asked.token)
+        rows = await self._access.query(self._access.names.instances, _filter(asked))
+        places = [(self._formats.row_view(row).created_at, self._formats.instance_of(row)) for row in rows]
+        if after is not None:
+            places = [place for place in places if (place < after if asked.newest_first else place > after)]
+        places.sort(reverse=asked.newest_first)
+        size, found = max(1, asked.page_size), list[tuple[_Place, InstanceRecord]]()
+        for begin in range(0, len(places), AT_ONCE):
+            part = places[begin : begin + AT_ONCE]
+            records = await self._reader.records([name for _, name in part])
+            found += [
+                (place, record)
+                for place, record in zip(part, records, strict=True)
+                if record is not None and _fits(record, asked)
+            ]
+            if len(found) > size:
+                break
+        page = found[:size]
+        token = _token(page[-1][0]) if len(found) > size else None
+        return Page(records=[record for _, record in page], token=token)
 
     async def expired(
         self,
@@ -143,9 +214,17 @@ class Listing:
         before = 0 if completed_before is None else sum(at < completed_before for at, _ in ended)
         return [instance_id for _, instance_id in ended[: min(limit, max(count, before))]]
 
-    async def info(self, hosts: list[str], dead_letters: int) -> HubInfo:
+    async def info(self, dead_letters: int) -> HubInfo:
         """Figures of the hub; messages and work items are the queues' own approximate counts."""
-        counts = Counter(record.projection.status.name for record in await self._verified(None))
+        rows = await self._access.query(
+            self._access.names.instances, None, select=("PartitionKey", "RowKey", "RuntimeStatus")
+        )
+        # A terminal row stands over no live execution; what the others say is verified.
+        ended = {NAMES[status]: status for status in TERMINAL}
+        told = [ended.get(str(row.values.get("RuntimeStatus"))) for row in rows]
+        open_ones = [self._formats.instance_of(row) for row, status in zip(rows, told, strict=True) if status is None]
+        counts = Counter(status.name for status in told if status is not None)
+        counts.update(one.projection.status.name for one in await self._reader.records(open_ones) if one is not None)
         names, queues = self._access.names, self._access.service.queues
         messages = [
             await self._access.read(queue, lambda: queues.approximate_count(queue))  # noqa: B023
@@ -157,10 +236,46 @@ class Listing:
             messages=sum(messages),
             activities=activities,
             dead_letters=dead_letters,
-            hosts=hosts,
+            hosts=[host.name for host in await self._hosts.alive(anew=True)],
             size=0,
             schema_version=SCHEMA_VERSION,
         )
+
+
+def _open_activities(rows: Sequence[HistoryRow]) -> list[HistoryRow]:
+    """The rows of the activities that have no result."""
+    found: dict[int, HistoryRow] = {}
+    for row in rows:
+        event = row.event
+        if isinstance(event, TaskScheduled):
+            found[event.event_id] = row
+        elif isinstance(event, TaskCompleted | TaskFailed):
+            found.pop(event.task_scheduled_id, None)
+    return list(found.values())
+
+
+def _activity_copy(record: InstanceRecord, row: HistoryRow, report: Report | None) -> ActivityCopy:
+    assert isinstance(row.event, TaskScheduled)
+    task = work_item(record.projection, row.event, row.ordinal, row.more.options)
+    copy = ActivityCopy(task=task, at=row.event.timestamp)
+    if report is not None:
+        copy.run, copy.progress, copy.details, copy.heartbeat_at = (
+            report.run, report.progress, report.details, report.at,
+        )  # fmt: skip
+    return copy
+
+
+def _info(row: HistoryRow, report: Report | None, served: frozenset[str]) -> ActivityInfo:
+    event = row.event
+    assert isinstance(event, TaskScheduled)
+    info = ActivityInfo(task_id=event.event_id, scheduled=row.ordinal, name=event.name, running=False, run=0)
+    if report is not None:
+        info.running, info.run = report.running, report.run
+        info.progress, info.heartbeat_at = report.progress, report.at
+    else:
+        tag = None if row.more.options is None else row.more.options.tag
+        info.waits_for_worker = queue_name(event.name, tag) not in served
+    return info
 
 
 def _terminal() -> Filter:
@@ -171,9 +286,7 @@ def _filter(asked: InstanceQuery) -> Filter | None:
     """What the rows of a query have for certain; a row that is not terminal may have any verified status."""
     parts: list[Filter] = []
     if asked.prefix:
-        low = escape_key(asked.prefix)
-        parts.append(Test("PartitionKey", "ge", low))
-        parts.append(Test("PartitionKey", "lt", low[:-1] + chr(ord(low[-1]) + 1)))
+        parts += _with_prefix(escape_key(asked.prefix))
     if asked.statuses is not None:
         live = [status for status in Status if status not in TERMINAL]
         wanted = sorted({*asked.statuses, *live})
@@ -181,6 +294,18 @@ def _filter(asked: InstanceQuery) -> Filter | None:
     if asked.name is not None:
         parts.append(Test("Name", "eq", asked.name))
     return All(tuple(parts)) if parts else None
+
+
+def _with_prefix(prefix: str) -> list[Filter]:
+    """Keys that begin so: from it on, and before what comes after all of them, if anything does.
+
+    Keys are compared by their UTF-16 units, where what comes after the last character of a plane begins another.
+    """
+    found: list[Filter] = [Test("PartitionKey", "ge", prefix)]
+    last = ord(prefix[-1])
+    if last not in (0xD7FF, 0xFFFF, 0x10FFFF):
+        found.append(Test("PartitionKey", "lt", prefix[:-1] + chr(last + 1)))
+    return found
 
 
 def _fits(record: InstanceRecord, asked: InstanceQuery) -> bool:
@@ -196,16 +321,13 @@ def _fits(record: InstanceRecord, asked: InstanceQuery) -> bool:
     )
 
 
-def _place(record: InstanceRecord) -> tuple[Ticks, str]:
-    return record.projection.created_at, record.projection.instance_id
+def _token(place: _Place) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
 
 
-def _token(record: InstanceRecord) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(_place(record))).decode()
-
-
-def _read_token(token: str) -> tuple[Ticks, str]:
+def _read_token(token: str) -> _Place:
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(token.encode()), type=tuple[int, str])
+        place: _Place = msgspec.json.decode(base64.urlsafe_b64decode(token.encode()), type=_Place)
+        return place
     except (msgspec.DecodeError, binascii.Error, UnicodeEncodeError, ValueError) as error:
         raise InvalidInput(f"{token!r} is no token of a page; give the one that the page before came with") from error

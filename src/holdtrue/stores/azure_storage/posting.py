@@ -8,10 +8,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from holdtrue.core.events import ExecutionTerminated, GenericEvent, HistoryEvent
+from holdtrue.core.events import GenericEvent, HistoryEvent
 from holdtrue.core.messages import ActivityTask, OutboundMessage, Start
 from holdtrue.core.outgoing import deadline_message
-from holdtrue.core.projection import TERMINAL
 from holdtrue.stores.errors import OutcomeUnknown
 
 from .access import BUSY, Access
@@ -114,22 +113,6 @@ class Poster:
         if start.deadline is not None:
             id = derived_id(name, execution, "deadline", start.start_id)
             await self._put(name, Parcel(id=id, what=deadline_message(name, start.deadline)))
-
-    async def end_below(self, instance_id: str, end: ExecutionTerminated, about: str) -> None:
-        """A recursive terminate goes on from an ended instance to those under it, through those that have ended."""
-        seen = {instance_id}
-        above = [instance_id]
-        while above:
-            for row in await self._access.children_rows(above.pop()):
-                name, view = self._formats.instance_of(row), self._formats.row_view(row)
-                if name in seen:
-                    continue
-                seen.add(name)
-                if view.status in TERMINAL:
-                    above.append(name)
-                    continue
-                message = OutboundMessage(instance_id=name, event=end, sender=instance_id)
-                await self._put(name, Parcel(id=derived_id(name, view.execution_id, "end", about), what=message))
 
     # -- the put -----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from holdtrue.stores.protocol import Purged
 from .access import Access, is_conflict
 from .formats import Formats
 from .listing import Listing
+from .progress import Reports
 from .reading import Reader
 from .sentinel import Sentinel, state_values
 from .service import ANY, Conflict, Do, NotThere, Operation, ServiceError
@@ -26,11 +27,12 @@ TRIES = 8
 class Purger:
     """Purges instances."""
 
-    def __init__(self, access: Access, formats: Formats, reader: Reader, listing: Listing) -> None:
+    def __init__(self, access: Access, formats: Formats, reader: Reader, listing: Listing, reports: Reports) -> None:
         self._access = access
         self._formats = formats
         self._reader = reader
         self._listing = listing
+        self._reports = reports
 
     async def purge(self, instance_ids: Sequence[str], *, recursive: bool) -> Purged:
         """Delete ended instances, with all below them that have ended."""
@@ -72,6 +74,7 @@ class Purger:
                     continue
             if sentinel is not None:
                 await self.finish(instance_id, sentinel)
+            await self._reports.forget_all(instance_id)
             await self._blobs(instance_id)
             counts.instances += 1
             return True

@@ -16,6 +16,8 @@ from holdtrue.stores.protocol import InstanceRecord
 
 from .access import Access
 from .formats import Formats
+from .host_rows import HostRows
+from .payloads import Payloads
 from .sentinel import Sentinel, record_of
 from .service import Row
 from .verdicts import RowView, Told, judge
@@ -43,9 +45,11 @@ class Standing(msgspec.Struct, kw_only=True):
 class Reader:
     """Reads statuses."""
 
-    def __init__(self, access: Access, formats: Formats) -> None:
+    def __init__(self, access: Access, formats: Formats, hosts: HostRows) -> None:
         self._access = access
         self._formats = formats
+        self._payloads = Payloads(formats)
+        self._hosts = hosts
 
     async def records(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
         """The verified records."""
@@ -53,7 +57,20 @@ class Reader:
         for begin in range(0, len(instance_ids), AT_ONCE):
             part = instance_ids[begin : begin + AT_ONCE]
             found += [one.record for one in await asyncio.gather(*(self.standing(name) for name in part))]
+        for record in found:
+            if record is not None and await self._waits_for_worker(record):
+                record.waits_for_worker = True
         return found
+
+    async def _waits_for_worker(self, record: InstanceRecord) -> bool:
+        """Whether it is to begin, and no host lives that has its code."""
+        projection = record.projection
+        if projection.status is not Status.PENDING or record.length or record.condition is not None:
+            return False
+        due = projection.scheduled_start
+        if due is not None and due > self._access.environment.now():
+            return False
+        return not await self._hosts.have_code(projection.name)
 
     async def standing(self, instance_id: str) -> Standing:
         """What stands under an id, verified."""
@@ -88,8 +105,11 @@ class Reader:
         if told is Told.NOT_FOUND:
             return None
         if told is Told.ROW:
-            assert row is not None
-            return await self._formats.waiting_record(instance_id, row)
+            assert row is not None and view is not None
+            record = await self._formats.waiting_record(instance_id, row)
+            if sentinel is not None and sentinel.execution_id == view.execution_id and not sentinel.state.purging:
+                record.condition = sentinel.state.condition
+            return record
         if told is Told.IN_DOUBT:
             assert row is not None
             record = await self._formats.waiting_record(instance_id, row)
@@ -102,7 +122,13 @@ class Reader:
         assert sentinel is not None
         if told is Told.HISTORY:
             return await self._from_history(instance_id, row)
-        state = sentinel.state
+        try:
+            state = (await self._payloads.whole(sentinel)).state
+        except StoreCorrupt:
+            again = await self._access.sentinel(instance_id)
+            if again is not None and again.etag == sentinel.etag:
+                raise
+            return None
         if row is not None and view is not None and view.execution_id == sentinel.execution_id:
             known, text = await self._formats.input_of_row(row)
             if known:

@@ -27,17 +27,17 @@ from .verdicts import Told
 
 log = logging.getLogger("holdtrue.azure_storage")
 
-AGE: Ticks = 60 * TICKS_PER_SECOND
-"""What was written since this is likely in somebody's hands."""
 OWED_AGE: Ticks = 600 * TICKS_PER_SECOND
 """An instance that owes something since this is loaded: whoever owed it is gone."""
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """How often the rows are read through, and how many requests a minute that may cost."""
+    """How often the rows are read through, how many requests a minute that may cost, and what is left alone because
+    it was written within `fresh_seconds`: it is likely in somebody's hands."""
 
     every_seconds: float = 60.0
     requests_a_minute: float = 120.0
+    fresh_seconds: float = 60.0
 
 
 class Reconciler:
@@ -60,6 +60,7 @@ class Reconciler:
         self._pace = pace
         self._token: str | None = None
         self._table = access.names.instances
+        self._fresh: Ticks = int(pace.fresh_seconds * TICKS_PER_SECOND)
 
     async def run(self) -> None:
         """From now on, until it is cancelled."""
@@ -110,7 +111,7 @@ class Reconciler:
         if row is None or record is None or record.projection.status is not Status.PENDING:
             return
         due = record.projection.scheduled_start
-        if now - row.timestamp < AGE or (due is not None and due > now - AGE):
+        if now - row.timestamp < self._fresh or (due is not None and due > now - self._fresh):
             return
         log.info("instance %r waits for its start message since a while: it is put again", name)
         await self._poster.start(await self._formats.waiting_start(row, name))
@@ -119,7 +120,7 @@ class Reconciler:
         record, sentinel, view = standing.record, standing.sentinel, standing.view
         assert record is not None and sentinel is not None
         state, age = sentinel.state, now - sentinel.timestamp
-        if is_rewinding(record) and age > AGE:
+        if is_rewinding(record) and age > self._fresh:
             event = ExecutionRewound(timestamp=now, instance_id=name)
             message = OutboundMessage(instance_id=name, event=event)
             await self._poster.client_message(message, self._poster.derived(name, "rewound", state.episode))
@@ -128,5 +129,5 @@ class Reconciler:
             view.execution_id != sentinel.execution_id or view.status is not record.projection.status
         )
         unfinished = (not sentinel.complete and state.rows > 0) or state.woken or state.log is not None
-        if ((differs or unfinished) and age > AGE) or (state.owed and age > OWED_AGE):
-            await self._poster.wake(name, f"{state.episode} {now // AGE}")
+        if ((differs or unfinished) and age > self._fresh) or (state.owed and age > OWED_AGE):
+            await self._poster.wake(name, f"{state.episode} {now // max(1, self._fresh)}")

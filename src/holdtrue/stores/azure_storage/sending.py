@@ -15,6 +15,7 @@ from .posting import Poster
 from .reading import Reader, Standing
 from .sentinel import next_episode, state_values
 from .service import Conflict, Do, NotThere, Operation
+from .terminating import Terminator
 
 TRIES = 8
 
@@ -22,11 +23,14 @@ TRIES = 8
 class Sender:
     """Sends what comes from outside."""
 
-    def __init__(self, access: Access, formats: Formats, poster: Poster, reader: Reader) -> None:
+    def __init__(
+        self, access: Access, formats: Formats, poster: Poster, reader: Reader, terminator: Terminator
+    ) -> None:
         self._access = access
         self._formats = formats
         self._poster = poster
         self._reader = reader
+        self._terminator = terminator
         self._random = access.environment.random()
 
     async def send(self, message: OutboundMessage) -> SendOutcome:
@@ -46,7 +50,7 @@ class Sender:
         if record.projection.status in TERMINAL:
             end = recursive_end((message.event,))
             if end is not None:
-                await self._poster.end_below(message.instance_id, end, id)
+                await self._terminator.end_below(message.instance_id, end, id)
             if not isinstance(message.event, ExecutionRewound) or record.projection.status is not Status.FAILED:
                 return SendOutcome(result=SendResult.ENDED)
             if not await self._rewinding(message.instance_id, standing):

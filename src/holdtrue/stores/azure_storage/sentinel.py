@@ -74,7 +74,8 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     """All of ours on a sentinel.
 
     `episode` is `number-random`, one a commit; `rows` how many event rows count.  The record is without its
-    payloads of the start (the row of the start holds them).  `log` names the blob of a redo log (rule 5).
+    payloads of the start (the row of the start holds them).  `log` names the blob of a redo log (rule 5), `payload` the
+    blob of the projection's texts where they are too large for a row.
     `purging`: a purge is under way (rule 12).  `woken`: one more episode is wanted, without any message.
     """
 
@@ -95,6 +96,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     seen: list[Seen] = []
     mark: Mark | None = None
     log: str | None = None
+    payload: str | None = None
     purging: bool = False
     woken: bool = False
 
@@ -153,8 +155,8 @@ def columns(text: str) -> dict[str, Value | None]:
 
     Raises ValueError where the row would be too large.
     """
-    pieces = _pieces(text)
-    if len(pieces) > MOST_COLUMNS:
+    pieces = _pieces(text) if len(text) <= MOST_COLUMNS * UNITS_A_COLUMN else []
+    if not 1 <= len(pieces) <= MOST_COLUMNS:
         raise ValueError(f"{len(text)} characters do not fit a row")
     values: dict[str, Value | None] = {COLUMN: f"{len(pieces) - 1}:{pieces[0]}"}
     for number, piece in enumerate(pieces[1:], 1):
@@ -199,12 +201,20 @@ def sentinel_values(execution: str, complete: bool, at: Ticks | None, state: Sta
     values: dict[str, Value | None] = {"ExecutionId": execution, "IsCheckpointComplete": complete}
     if at is not None:
         values["CheckpointCompletedTimestamp"] = Instant(at)
-    return {**values, **columns(_encode(marked).decode())}
+    return {**values, **columns(_text(marked))}
 
 
 def state_values(state: State) -> dict[str, Value | None]:
     """Our columns alone, for a merge that leaves .NET's three as they are; the mark stays what it was."""
-    return columns(_encode(state).decode())
+    return columns(_text(state))
+
+
+def _text(state: State) -> str:
+    if state.payload is not None and state.projection is not None:
+        projection = state.projection.copy()
+        projection.output = projection.custom_status = projection.failure = None
+        state = msgspec.structs.replace(state, projection=projection)
+    return _encode(state).decode()
 
 
 def read_sentinel(row: Row) -> Sentinel:

@@ -5,7 +5,6 @@ renew what is in hand.
 """
 
 import asyncio
-import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -26,6 +25,7 @@ from holdtrue.stores.protocol import (
     Delivery,
     Due,
     HubInfo,
+    InstanceCopy,
     InstanceQuery,
     InstanceRecord,
     Lease,
@@ -48,11 +48,13 @@ from .committing import Committer
 from .creating import create_hub
 from .dead_letters import DeadLetters
 from .formats import Formats
+from .host_rows import HostRows
 from .hosting import Hosting
 from .listing import Listing
 from .mail import Mail
 from .names import HubNames
 from .posting import Poster
+from .progress import Reports
 from .purging import Purger
 from .reading import Reader
 from .reconciling import Pace, Reconciler
@@ -63,6 +65,7 @@ from .service import Service, ServiceError
 from .settings import AzureStorageSettings
 from .starting import Starter
 from .taking import Keys, Taking
+from .terminating import Terminator
 from .waiting import WaitingInstances
 from .work_items import WorkItems
 
@@ -90,34 +93,46 @@ class AzureStorageStore:
         self._service = service
         self._names = HubNames(hub)
         self._opened = False
-        self._numbers = itertools.count(1)
         self._number = 0
         self._lost = False
         self._notify: Callable[[Notice], None] | None = None
         self._orchestrators: set[str] = set()
         self._hosting: Hosting | None = None
         self._name = ""
+        self._owner = ""
         access = self._access = Access(service, self._names, environment)
         formats = self._formats = Formats(access)
         keys = self._keys = Keys()
         mail = self._mail = Mail(service.queues, environment, self._settings)
         poster = self._poster = Poster(access, formats, self._posted)
-        reader = self._reader = Reader(access, formats)
+        hosts = self._hosts = HostRows(access)
+        reports = Reports(access, formats)
+        reader = self._reader = Reader(access, formats, hosts)
         self._rows = RowWriter(access, formats)
         letters = self._letters = DeadLetters(access)
         waiting = self._waiting = WaitingInstances(access)
         committer = self._committer = Committer(access, formats, mail, poster, self._rows, waiting, self._is_mine)
+        listing = self._listing = Listing(access, formats, reader, reports, hosts)
+        terminator = Terminator(poster, reader, listing)
         adopter = Adopter(
-            access, formats, mail, poster, committer, self._rows, letters, waiting, self._orchestrators.__contains__
+            access,
+            formats,
+            mail,
+            poster,
+            committer,
+            self._rows,
+            letters,
+            waiting,
+            terminator,
+            self._orchestrators.__contains__,
         )
         self._taking = Taking(access, formats, mail, adopter, letters, keys)
-        self._work = WorkItems(access, formats, mail, letters, keys)
+        self._work = WorkItems(access, formats, mail, letters, keys, reports)
         self._starter = Starter(access, formats, poster, reader)
-        self._sender = Sender(access, formats, poster, reader)
+        self._sender = Sender(access, formats, poster, reader, terminator)
         self._schedules = Schedules(access, reader, self._starter, self._sender)
-        self._listing = Listing(access, formats, reader)
         self._reconciler = Reconciler(access, formats, reader, poster, lambda: self._is_mine(0), pace or Pace())
-        self._purger = Purger(access, formats, reader, self._listing)
+        self._purger = Purger(access, formats, reader, listing, reports)
 
     @property
     def location(self) -> None:
@@ -157,11 +172,12 @@ class AzureStorageStore:
         self._work.serve(queues)
         if self._hosting is None:
             self._lost = False
+            self._owner = f"holdtrue-{name}-{self._environment.new_id()}"
             hosting = self._hosting = Hosting(
                 self._access,
                 self._settings,
                 self._mail,
-                f"holdtrue-{name}-{self._environment.new_id()}",
+                self._owner,
                 pull=self._taking.pull,
                 pull_work=self._pull_work,
                 came=self._came,
@@ -174,8 +190,9 @@ class AzureStorageStore:
             except BaseException:
                 self._hosting = None
                 raise
-            self._number = next(self._numbers)
+            self._number = self._environment.random().getrandbits(40) + 1
             self._name = name
+        await self._hosts.join(self._owner, name, orchestrators, queues)
         for instance_id in await self._waiting.of(frozenset(orchestrators)):
             await self._poster.wake(instance_id, f"{self._name} {self._environment.new_id()}")
         if self._hosting is not None:
@@ -183,12 +200,18 @@ class AzureStorageStore:
         return self._number
 
     async def leave(self) -> None:
+        if self._hosting is not None:
+            await self._taking.settle_debts()
         hosting, self._hosting = self._hosting, None
         if hosting is None:
             return
         await hosting.stop_polling()
         await self._taking.give_back_all()
         await self._work.give_back_all()
+        try:
+            await self._hosts.leave()
+        except errors.StoreError as error:
+            log.info("this host is listed for some minutes yet: %s", error)
         await hosting.close()
         self._number = 0
 
@@ -207,6 +230,7 @@ class AzureStorageStore:
         if self._lost:
             self._lost = False
             raise errors.LeaseLost("this host's partitions were taken over; it joins again")
+        await self._hosts.renew()
         return []
 
     # -- partitions ------------------------------------------------------------------------------------
@@ -261,6 +285,20 @@ class AzureStorageStore:
         self._check()
         return await self._purger.purge(instance_ids, recursive=recursive)
 
+    async def copies(self, instance_ids: Sequence[str]) -> list[InstanceCopy | None]:
+        """What stands in the tables; messages that are still in a queue are not among it."""
+        self._check()
+        return await self._listing.copies(instance_ids)
+
+    async def put_copies(
+        self, copies: Sequence[InstanceCopy], *, replace: bool = False, run: bool = False
+    ) -> list[str]:
+        self._check()
+        raise errors.StoreUnavailable(
+            f"the hub {self._names.hub!r} lies in a storage account, which takes no instances from elsewhere: import "
+            "them into a hub in a file, and look at them there"
+        )
+
     # -- hosts -----------------------------------------------------------------------------------------
 
     async def lock(self, limit: int) -> list[LockedInstance]:
@@ -302,12 +340,14 @@ class AzureStorageStore:
             raise
         commit = committing.commit
         if result is not CommitResult.COMMITTED:
-            self._taking.release(held, back=False)
+            if not held.is_current:
+                self._taking.release(held, back=result is CommitResult.STALE)
             return CommitOutcome(result=result)
         for ref in commit.finished:
             await self._work.done(ref)
-        if commit.cancelled and not commit.replace:
-            await self._work.cancel(commit.instance_id, commit.projection.execution_id, commit.cancelled)
+        if commit.cancelled:
+            execution = commit.old_execution if commit.replace else commit.projection.execution_id
+            await self._work.cancel(commit.instance_id, execution, commit.cancelled)
         if commit.ended or not committing.keep:
             self._taking.release(held)
             self._came()
@@ -320,7 +360,7 @@ class AzureStorageStore:
             if held is None:
                 continue
             await self._committer.hold(held, condition)
-            self._taking.release(held, back=False)
+            self._taking.release(held)
 
     async def put_back(self, leases: Sequence[Lease]) -> None:
         self._check()
@@ -335,10 +375,10 @@ class AzureStorageStore:
         return [await self._complete(result) for result in results]
 
     async def _complete(self, result: ActivityResult) -> CompleteOutcome:
-        item = self._work.get(result.ref)
-        if item is None:
-            return CompleteOutcome(accepted=False)
-        await self._poster.result(item.id, item.task, result.event)
+        with self._work.handing_in(result.ref) as item:
+            if item is None:
+                return CompleteOutcome(accepted=False)
+            await self._poster.result(item.id, item.task, result.event)
         await self._work.done(result.ref)
         return CompleteOutcome(accepted=True)
 
@@ -348,7 +388,7 @@ class AzureStorageStore:
 
     async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
         self._check()
-        return self._work.get(ref) is not None
+        return await self._work.report(ref, progress, details)
 
     async def cancelled(self, refs: Sequence[WorkRef]) -> list[WorkRef]:
         self._check()
@@ -428,7 +468,7 @@ class AzureStorageStore:
 
     async def info(self) -> HubInfo:
         self._check()
-        return await self._listing.info([] if self._hosting is None else [self._name], await self._letters.count())
+        return await self._listing.info(await self._letters.count())
 
     async def backup(self, target: str) -> None:
         self._check()

@@ -14,7 +14,7 @@ from holdtrue.stores.protocol import Delivery, Lease, LockedInstance
 
 from .access import Access
 from .adopting import BACK_SECONDS, Adopter
-from .arrivals import Arrived, is_wake
+from .arrivals import Arrived, is_meant, is_wake, parents_of
 from .dead_letters import DeadLetters
 from .dotnet_json import FormatError
 from .formats import Formats, arrived_as
@@ -72,6 +72,7 @@ class Taking:
         self._tokens = 0
         self._adopting: set[str] = set()
         self._doubles: list[tuple[Arrived, bool]] = []
+        self._strange: list[tuple[str, Arrived]] = []
 
     # -- what is held ----------------------------------------------------------------------------------
 
@@ -120,6 +121,14 @@ class Taking:
         self._deliveries.clear()
         self._mail.forget_all()
 
+    async def settle_debts(self) -> None:
+        """What was sent for instances in hand is no more owed: their next owner need not send it again."""
+        for held in list(self._held.values()):
+            try:
+                await self._adopter.settle_debt(held)
+            except StoreError as error:
+                log.info("what instance %r owes is paid once more by its next owner: %s", held.instance_id, error)
+
     async def give_back_all(self) -> None:
         """Hold nothing any more, and make all messages visible at once."""
         numbers = [one.key for held in self._held.values() for one in held.given.values() if one.kept is None]
@@ -139,7 +148,7 @@ class Taking:
         for message in messages:
             if not self._mail.came_again(queue, message, began):
                 await self._sort(queue, message, began)
-        await self._settle_doubles()
+        await self._settle_odd()
         return len(messages)
 
     async def _sort(self, queue: str, message: QueueMessage, began: float) -> None:
@@ -167,12 +176,18 @@ class Taking:
         if held is None:
             self._waiting.setdefault(instance_id, []).append(arrived)
             return
+        if isinstance(arrived.event, ExecutionStarted) and arrived.event.parent is not None and held.state.rows:
+            self._strange.append((instance_id, arrived))
+            return
         if isinstance(arrived.event, ExecutionStarted | ExecutionRewound) or is_wake(arrived.event):
             # What stands there may not be what this session knows.
             self._drop_session(held, arrived)
             return
         if arrived.execution_id not in (None, held.execution_id) and held.state.rows:
-            self._drop_session(held, arrived)
+            self._strange.append((instance_id, arrived))
+            return
+        if held.started is not None and not is_meant(arrived.event, parents_of([held.started])):
+            self._doubles.append((arrived, True))
             return
         given = next((one for one in held.given.values() if one.id == arrived.id), None)
         if given is not None or is_known(held, arrived.id):
@@ -188,14 +203,41 @@ class Taking:
         self.release(held)
         self._waiting.setdefault(held.instance_id, []).append(arrived)
 
-    async def _settle_doubles(self) -> None:
+    async def _settle_odd(self) -> None:
         """Delete what was used up before; what is in hand twice comes again when it is known which it is."""
+        strange, self._strange = self._strange, []
+        for instance_id, arrived in strange:
+            await self._settle_strange(instance_id, arrived)
         doubles, self._doubles = self._doubles, []
         for arrived, used_up in doubles:
             if used_up:
                 await self._mail.delete(arrived.key)
             else:
                 await self._mail.give_back(arrived.key, BACK_SECONDS)
+
+    async def _settle_strange(self, instance_id: str, arrived: Arrived) -> None:
+        """A message for another execution than the held one, or a child's start: that execution is over, and the
+        child's id taken, unless somebody wrote since this was read."""
+        held = self._held.get(self._keys.of(instance_id))
+        if held is not None:
+            try:
+                async with held.busy:
+                    found = await self._access.sentinel(instance_id)
+                is_current = found is not None and found.etag == held.etag
+                if is_current and isinstance(arrived.event, ExecutionStarted) and not _is_start_of(held, arrived):
+                    await self._adopter.refuse(held, arrived)
+            except StoreError as error:
+                log.warning("instance %r could not be read, a message of it comes again: %s", instance_id, error)
+                await self._mail.give_back(arrived.key, BACK_SECONDS)
+                return
+            if not isinstance(arrived.event, ExecutionStarted) and arrived.execution_id == held.execution_id:
+                self._bring(instance_id, arrived)  # it has become that meanwhile
+                return
+            if is_current:
+                await self._mail.delete(arrived.key)
+                return
+            self.release(held)
+        self._waiting.setdefault(instance_id, []).append(arrived)
 
     def fetch(self) -> list[Delivery]:
         """What came for instances that are held."""
@@ -222,7 +264,8 @@ class Taking:
             finally:
                 self._adopting.difference_update(ids)
             locked += [one for one in found if one is not None]
-        return locked
+        # A start that came meanwhile may have taken one back, to be judged anew.
+        return [one for one in locked if self.held(one.lease) is not None]
 
     async def _adopt(self, instance_id: str) -> LockedInstance | None:
         arrived = self._waiting.pop(instance_id, None)
@@ -232,7 +275,7 @@ class Taking:
         if key in self._held:
             for one in arrived:
                 self._bring(instance_id, one)
-            await self._settle_doubles()
+            await self._settle_odd()
             return None
         self._tokens += 1
         try:
@@ -247,8 +290,13 @@ class Taking:
         self._held[key] = held
         for one in self._waiting.pop(instance_id, ()):
             self._bring(instance_id, one)
-        await self._settle_doubles()
+        await self._settle_odd()
         return locked
+
+
+def _is_start_of(held: Held, start: Arrived) -> bool:
+    """Whether an instance in hand is what this start started."""
+    return start.execution_id == held.execution_id or start.start_id == held.start_id
 
 
 def is_known(held: Held, id: str) -> bool:

@@ -5,7 +5,10 @@ A host gets no more than it has room for; what it has no code for it puts back.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
 
 from holdtrue.core.messages import ActivityTask, WorkRef
 from holdtrue.stores.decisions import share
@@ -17,6 +20,7 @@ from .dead_letters import DeadLetters
 from .dotnet_json import FormatError
 from .formats import Formats, task_of
 from .mail import Mail
+from .progress import QUIET_TICKS, Report, Reports
 from .service import QueueMessage, ServiceError
 from .taking import Keys
 
@@ -25,12 +29,14 @@ log = logging.getLogger("holdtrue.azure_storage")
 STRANGER_SECONDS = 10
 """For how long an activity is put back that this host has no code for; the time doubles with each delivery."""
 LONGEST_STRANGER_SECONDS = 600
+MOST_UNWANTED = 10_000
+"""Activities that were called off of which a host knows when they come."""
 
 
 class WorkItem:
     """A work item in hand, and its envelope's id: `run` counts its deliveries, `locked` that the engine has it."""
 
-    __slots__ = ("id", "locked", "number", "queue", "run", "scheduled_at", "task", "token")
+    __slots__ = ("handing_in", "id", "locked", "number", "queue", "report", "run", "scheduled_at", "task", "token")
 
     def __init__(self, number: int, id: str, task: ActivityTask, run: int, scheduled_at: int) -> None:
         self.number = number
@@ -40,20 +46,27 @@ class WorkItem:
         self.scheduled_at = scheduled_at
         self.queue = queue_name(task.name, None if task.options is None else task.options.tag)
         self.locked = False
+        self.handing_in = False
         self.token = 0
+        self.report: Report | None = None
+        """What was last written of it, in this run or an earlier one."""
 
 
 class WorkItems:
     """The work items that this host has in hand."""
 
-    def __init__(self, access: Access, formats: Formats, mail: Mail, letters: DeadLetters, keys: Keys) -> None:
+    def __init__(
+        self, access: Access, formats: Formats, mail: Mail, letters: DeadLetters, keys: Keys, reports: Reports
+    ) -> None:
         self._access = access
         self._formats = formats
         self._mail = mail
         self._letters = letters
         self._keys = keys
+        self._reports = reports
         self._items: dict[int, WorkItem] = {}
         self._served: frozenset[str] = frozenset()
+        self._unwanted: dict[tuple[str, str, int], None] = {}
         self._turn = 0
         self._tokens = 0
         self.wanted = 0
@@ -86,12 +99,20 @@ class WorkItems:
         except StoreError as error:
             log.warning("a work item could not be read, it comes again: %s", error)
             return
+        if (task.instance_id, task.execution_id, task.scheduled) in self._unwanted:
+            await self._mail.delete_unheld(queue, message)
+            return
         hand = self._mail.hold(queue, message, content, began)
         item = WorkItem(hand.number, content.id, task, message.dequeue_count, message.inserted)
         if item.queue not in self._served:
             wait = min(LONGEST_STRANGER_SECONDS, STRANGER_SECONDS << min(10, message.dequeue_count - 1))
             await self._mail.give_back(hand.number, wait)
             return
+        if item.run > 1:
+            try:
+                item.report = await self._reports.read(task)
+            except StoreError as error:
+                log.warning("what an earlier run of a work item reported could not be read, it begins anew: %s", error)
         self._items[hand.number] = item
 
     @property
@@ -132,22 +153,68 @@ class WorkItems:
             instance=self._keys.of(item.task.instance_id),
             task=item.task,
             run=item.run,
+            details=None if item.report is None else item.report.details,
             scheduled_at=item.scheduled_at,
         )
 
     def get(self, ref: WorkRef) -> WorkItem | None:
         """What is in hand under a reference; None where it is not (any more)."""
         item = self._items.get(ref.key)
-        return item if item is not None and item.locked and item.token == ref.token else None
+        good = item is not None and item.locked and item.token == ref.token and not item.handing_in
+        return item if good else None
+
+    @contextmanager
+    def handing_in(self, ref: WorkRef) -> Iterator[WorkItem | None]:
+        """While its result is put: nobody hands in another."""
+        item = self.get(ref)
+        if item is None:
+            yield None
+            return
+        item.handing_in = True
+        try:
+            yield item
+        finally:
+            item.handing_in = False
+
+    async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
+        """A sign of life; false where it is not in hand (any more)."""
+        item = self.get(ref)
+        if item is None:
+            return False
+        before, now = item.report, self._access.environment.now()
+        same_run = before is not None and before.run == item.run and before.running
+        if before is not None and same_run and progress is None and details is None and now - before.at < QUIET_TICKS:
+            return True
+        report = Report(
+            execution=item.task.execution_id,
+            scheduled=item.task.scheduled,
+            run=item.run,
+            at=now,
+            progress=progress if progress is not None or before is None else before.progress,
+            details=details if details is not None or before is None else before.details,
+        )
+        await self._reports.write(item.task, report)
+        item.report = report
+        return self.get(ref) is not None
 
     async def done(self, ref: WorkRef) -> None:
         """Its result stands where it cannot be lost: the work item goes."""
-        if self.get(ref) is not None:
-            del self._items[ref.key]
-            await self._mail.delete(ref.key)
+        item = self.get(ref)
+        if item is not None:
+            await self._remove(item)
+
+    async def _remove(self, item: WorkItem) -> None:
+        del self._items[item.number]
+        await self._mail.delete(item.number)
+        if item.report is not None:
+            await self._reports.forget(item.task)
 
     async def cancel(self, instance_id: str, execution_id: str, ordinals: Sequence[int]) -> None:
-        """Nobody wants these any more: those in hand go (one that runs is told by its engine)."""
+        """Nobody wants these any more: those in hand go, and those that come to this host later."""
+        for ordinal in ordinals:
+            self._unwanted[instance_id, execution_id, ordinal] = None
+        while len(self._unwanted) > MOST_UNWANTED:
+            del self._unwanted[next(iter(self._unwanted))]
         unwanted = [
             item
             for item in self._items.values()
@@ -155,22 +222,29 @@ class WorkItems:
             and item.task.instance_id == instance_id
             and item.task.execution_id == execution_id
         ]
-        for item in unwanted:
-            del self._items[item.number]
-        await asyncio.gather(*(self._mail.delete(item.number) for item in unwanted))
+        await asyncio.gather(*(self._remove(item) for item in unwanted))
 
     async def put_back(self, refs: Sequence[WorkRef]) -> None:
         """Give work items back, to be run by any host."""
-        items = [item for ref in refs if (item := self.get(ref)) is not None]
-        for item in items:
-            del self._items[item.number]
-        await asyncio.gather(*(self._mail.give_back(item.number) for item in items))
+        await self._give_back([item for ref in refs if (item := self.get(ref)) is not None])
 
     async def give_back_all(self) -> None:
         """Give all back."""
-        numbers = list(self._items)
-        self._items.clear()
-        await asyncio.gather(*(self._mail.give_back(number) for number in numbers))
+        await self._give_back(list(self._items.values()))
+
+    async def _give_back(self, items: Sequence[WorkItem]) -> None:
+        for item in items:
+            del self._items[item.number]
+        await asyncio.gather(*(self._rests(item) for item in items if item.locked and item.report is not None))
+        await asyncio.gather(*(self._mail.give_back(item.number) for item in items))
+
+    async def _rests(self, item: WorkItem) -> None:
+        """Say that it does not run any more; before it is given back, or its next run's report might be overwritten."""
+        assert item.report is not None
+        try:
+            await self._reports.write(item.task, msgspec.structs.replace(item.report, running=False))
+        except StoreError as error:
+            log.info("a work item is given back, its report says that it runs: %s", error)
 
     def forget_all(self) -> None:
         """Hold nothing any more: they come back by themselves."""
