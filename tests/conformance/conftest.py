@@ -10,7 +10,7 @@ from holdtrue.stores.memory import MemoryHub, MemoryStore, read_backup
 from holdtrue.stores.protocol import TaskHubStore
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import REAL, StorageModel
-from tests.conformance.acting import Hub, Kind, Traits
+from tests.conformance.hubs import COMMON, Hub, Opener, Traits
 
 
 def _sqlite(place: Path, environment: Environment, lease: float) -> TaskHubStore:
@@ -66,16 +66,16 @@ AZURE = Traits(
     counts=False,  # a queue counts about, and what nobody wants any more as well
     copies=False,  # there is no one moment over tables and queues
 )
-STORES: dict[str, Kind] = {
-    "sqlite": Kind(_sqlite),
-    "memory": Kind(_memory),
-    "azure": Kind(_azure, AZURE),
+STORES: dict[str, tuple[Opener, Traits]] = {
+    "sqlite": (_sqlite, COMMON),
+    "memory": (_memory, COMMON),
+    "azure": (_azure, AZURE),
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "where(*traits): a test of stores that have all these traits")
-    config.addinivalue_line("markers", "where_not(*traits): a test of stores that lack one of these traits")
+    config.addinivalue_line("markers", "where_not(*traits): a test of stores that lack these traits")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -84,11 +84,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     marks = {name: {trait for mark in metafunc.definition.iter_markers(name) for trait in mark.args} for name in _MARKS}
 
-    def is_for(kind: Kind) -> bool:
-        has = {trait for trait in (*marks["where"], *marks["where_not"]) if getattr(kind.traits, trait)}
+    def is_for(traits: Traits) -> bool:
+        has = {trait for trait in (*marks["where"], *marks["where_not"]) if getattr(traits, trait)}
         return marks["where"] <= has and not marks["where_not"] & has
 
-    metafunc.parametrize("hub", [name for name, kind in STORES.items() if is_for(kind)], indirect=True)
+    metafunc.parametrize("hub", [name for name, (_, traits) in STORES.items() if is_for(traits)], indirect=True)
 
 
 _MARKS = ("where", "where_not")
@@ -99,4 +99,5 @@ def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Hub:
     """A new, empty task hub."""
     _in_memory.clear()
     _accounts.clear()
-    return Hub(STORES[request.param], tmp_path)
+    opener, traits = STORES[request.param]
+    return Hub(opener, tmp_path, traits)

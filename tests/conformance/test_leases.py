@@ -84,6 +84,24 @@ async def test_waiting_for_a_worker_ends_when_one_comes_and_comes_back_when_it_l
     assert (await record_of(client, "a")).waits_for_worker
 
 
+@in_hub
+async def test_one_that_has_begun_waits_for_its_code_when_something_comes(hub: Hub) -> None:
+    store = await hub.host()
+    await begin(hub, store, "a", keep=False)
+    await store.leave()
+    other = await hub.host("other", code=["else"])
+    assert not (await record_of(other, "a")).waits_for_worker
+    await send(other, raised("a", "e"))
+    assert await lock(hub, other) == {}
+    assert (await record_of(other, "a")).waits_for_worker
+    await other.leave()
+    again = await hub.host("again")
+    held = await lock_one(hub, again, "a")
+    assert names(held.inbox) == ["e"]
+    await held.step()
+    assert not (await record_of(again, "a")).waits_for_worker
+
+
 @where("fair")
 @in_hub
 async def test_one_name_with_much_work_does_not_keep_others_waiting(hub: Hub) -> None:

@@ -85,7 +85,7 @@ async def test_a_copy_is_a_hub(hub: Hub) -> None:
     target.parent.mkdir()
     await store.backup(str(target))
     await held.step(end())
-    copy = Hub(hub._kind, target.parent)
+    copy = Hub(hub._opener, target.parent)
     try:
         other = await copy.host()
         assert await status_of(other, "a") is Status.RUNNING

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import random
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from azure_cluster import AzureCluster
@@ -54,15 +56,34 @@ def _seconds(which: Mishap, long: float) -> float:
 def play(seed: int, scenario: Any, faults: CallFaults, hosts: int = 2) -> tuple[AzureCluster, Exception | None]:
     """One run; what it broke, if anything."""
     cluster = AzureCluster(seed, faults, hosts=hosts)
+    with _what_died_lies_still():
+        try:
+            run(cluster.run(scenario))
+            return cluster, None
+        except Exception as error:
+            return cluster, error
+        finally:
+            cluster.forget()
+
+
+@contextmanager
+def _what_died_lies_still() -> Iterator[None]:
+    """A dead process's coroutines are not closed while the run goes on (that would run their `finally` blocks); and
+    when they are, nobody hears of it."""
+    collects, hook = gc.isenabled(), sys.unraisablehook
+    gc.disable()
+    gc.freeze()  # all that stands before the run need not be looked at after it
     try:
+        yield
+    finally:
+        sys.unraisablehook = lambda info: None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            run(cluster.run(scenario))
-            cluster.forget()
-            gc.collect(0)
-        return cluster, None
-    except Exception as error:
-        return cluster, error
+            gc.collect()
+        sys.unraisablehook = hook
+        gc.unfreeze()
+        if collects:
+            gc.enable()
 
 
 def scenarios() -> dict[str, Any]:

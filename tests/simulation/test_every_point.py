@@ -14,7 +14,7 @@ SHARES = 8
 @pytest.mark.parametrize("name", fixed())
 def test_every_single_fault(name: str, share: int) -> None:
     every = in_time(name)
-    assert len(every) > 800
+    assert len(every) > 300
     for fault in every[share::SHARES]:
         with_one(name, fault)
     sweep()

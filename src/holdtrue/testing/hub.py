@@ -32,8 +32,6 @@ from .hub_world import World
 
 BEGINS = to_datetime(EPOCH).replace(tzinfo=UTC)
 """The virtual time when a hub begins, unless another is given."""
-LONGEST_WAIT = timedelta(days=366)
-"""For so long, in virtual time, a hub waits for an instance unless told otherwise."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,13 +147,14 @@ class TestHub:
         world = self._there
         world.do(world.client.raise_event(instance_id, name, data))
 
-    def wait(self, instance_id: str, *, within: Span = LONGEST_WAIT) -> InstanceStatus:
+    def wait(self, instance_id: str, *, within: Span | None = None) -> InstanceStatus:
         """Let time pass until it has ended; its status (`output`, `raise_if_failed`).
 
-        Raises WaitsForever where it cannot end any more, or does not `within` so much time; InstanceNotFound.
+        Raises WaitsForever where it cannot end any more, or does not `within` so much time (without `within`: where so
+        much else is due before it that it looks endless); InstanceNotFound.
         """
         world = self._there
-        return world.do(world.client.wait_for_completion(instance_id), _seconds(within))
+        return world.do(world.client.wait_for_completion(instance_id), None if within is None else _seconds(within))
 
     def status(self, instance_id: str) -> InstanceStatus:
         """Its status, with what it waits for.  Raises InstanceNotFound."""
@@ -276,12 +275,10 @@ class AsyncTestHub:
             with contextlib.nullcontext() if world is None else world.loop.interrupted_when(unwanted.is_set):
                 return call()
 
-        doing = self._thread.submit(do)
         try:
-            return await asyncio.shield(asyncio.wrap_future(doing))
+            return await asyncio.wrap_future(self._thread.submit(do))  # called off with this wait, if it has not begun
         except asyncio.CancelledError:
             unwanted.set()
-            doing.cancel()  # if it has not begun
             raise
 
     @property

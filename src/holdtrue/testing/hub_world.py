@@ -22,6 +22,7 @@ from holdtrue.host import Host
 from holdtrue.stores.memory.hub import MemoryHub
 from holdtrue.stores.memory.store import MemoryStore
 
+from . import virtual_time
 from .environment import SimulatedEnvironment
 from .fakes import FakeableApp
 from .hub_errors import WaitsForever, WrongLoop
@@ -87,7 +88,7 @@ class World:
             if self.host.pool is not None:
                 stopping = loop.create_task(self.host.stop())
                 with contextlib.suppress(Stuck, Endless):  # an activity that never lets go is cancelled below
-                    if loop.run_to(math.inf, stopping):
+                    if loop.run_to(math.inf, stopping, most_jumps=virtual_time.MOST_JUMPS):
                         stopping.result()
         finally:
             self._close()
@@ -113,17 +114,20 @@ class World:
         """The wall clock of this world."""
         return to_datetime(self.environment.now()).replace(tzinfo=UTC)
 
-    def do(self, work: Awaitable[R], within: float = math.inf) -> R:
+    def do(self, work: Awaitable[R], within: float | None = None) -> R:
         """Run this to its end, at most for so many virtual seconds, and then all that can be done without time passing.
 
-        Raises what it raises, WaitsForever, and WrongLoop.
+        Without `within`: for as long as it does not look endless.  Raises what it raises, WaitsForever, and WrongLoop.
         """
         refuse_running_loop(work)
         loop = self.loop
         task = loop.create_task(_awaited(work))
-        reason = f"{within:g} virtual seconds were given"
+        reason = f"{within:g} virtual seconds were given" if within is not None else ""
         try:
-            loop.run_to(loop.time() + within, task)
+            if within is None:
+                loop.run_to(math.inf, task, most_jumps=virtual_time.MOST_JUMPS)
+            else:
+                loop.run_to(loop.time() + within, task)
         except Stuck:
             reason = "nothing is due any more"
         except Endless as error:

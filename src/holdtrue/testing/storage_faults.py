@@ -204,9 +204,12 @@ class FaultyService:
                 await _whatever(effect)
                 raise Unsure(f"simulated: {what}: the connection was reset")
         try:
-            return await effect()
-        finally:
+            outcome = await effect()
+        except Exception:
             await self._after(fault, effect)
+            raise
+        await self._after(fault, effect)
+        return outcome
 
     async def _after(self, fault: CallFault, effect: Callable[[], Awaitable[Any]]) -> None:
         """What comes between the effect and the caller's hearing of it, also of an error."""

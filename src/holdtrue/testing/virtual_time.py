@@ -19,7 +19,7 @@ from holdtrue.core.errors import HoldtrueError
 MOST_ROUNDS = 200_000
 """So many rounds of the loop in which no time passes are a circle."""
 MOST_JUMPS = 100_000
-"""So often time passes, at most, until what is awaited has come."""
+"""So often time passes, at most, where nobody says how long a wait may be: what then has not come never will."""
 TOLERANCE_SECONDS = 1e-6
 """What is due within this is due by then: sums of seconds are not exact."""
 
@@ -93,12 +93,14 @@ class _Clock(selectors.BaseSelector):
         self.awaiting = True
         self.interrupted: Callable[[], bool] | None = None
         self._rounds = self._jumps = 0
+        self._most_jumps = math.inf
         self._next_due = next_due
         self._registered: dict[Any, selectors.SelectorKey] = {}
 
-    def begin(self, horizon: float | None, awaiting: bool) -> None:
-        """From here on time passes up to that horizon; `awaiting`: it is an error if nothing is due before."""
-        self.horizon, self.awaiting = horizon, awaiting
+    def begin(self, horizon: float | None, awaiting: bool, most_jumps: float = math.inf) -> None:
+        """From here on time passes up to that horizon, and at most so often; `awaiting`: it is an error if nothing is
+        due before."""
+        self.horizon, self.awaiting, self._most_jumps = horizon, awaiting, most_jumps
         self._rounds = self._jumps = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -120,15 +122,17 @@ class _Clock(selectors.BaseSelector):
         assert timeout is not None
         self._rounds = 0
         self._jumps += 1
-        if self.horizon is not None and self.awaiting and self._jumps > MOST_JUMPS:
+        if self._jumps > self._most_jumps:
             raise Endless(
-                f"something else was due {MOST_JUMPS:,} times before it (a schedule, an orchestration that goes on and "
-                "on?)"
+                f"something else was due {self._most_jumps:,} times before it (a schedule, an orchestration that goes "
+                "on and on?); if it does come, say how long it may take (`within=`), or leave schedules out"
             )
         self.now = max(self.now + timeout, math.nextafter(self.now, math.inf))
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        if self._registered:  # the first is the loop's own, by which threads would wake it
+            raise _not_there("sockets")
         key = self._registered[fileobj] = selectors.SelectorKey(fileobj, 0, events, data)
         return key
 
@@ -137,6 +141,10 @@ class _Clock(selectors.BaseSelector):
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         return self._registered
+
+
+def _not_there(what: str) -> NotImplementedError:
+    return NotImplementedError(f"there are no {what} in virtual time: give a fake for what needs them")
 
 
 class _Step:
@@ -165,14 +173,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # what called off is gone
         return timers[0].when() if timers else math.inf
 
-    def run_to(self, moment: float, until: "asyncio.Future[Any] | None" = None) -> bool:
+    def run_to(
+        self, moment: float, until: "asyncio.Future[Any] | None" = None, *, most_jumps: float = math.inf
+    ) -> bool:
         """Run all that is due by then (virtual seconds), or `until` that is done; whether it is.
 
         Without `until` the clock shows `moment` afterwards.  Raises Stuck where `until` can never be done, Endless
-        where it seems so, or where no time passes any more, and Interrupted.
+        where time has passed `most_jumps` times before, or passes no more, and Interrupted.
         """
         clock = self._clock
-        clock.begin(moment, until is not None)
+        clock.begin(moment, until is not None, most_jumps)
         if until is not None:
             until.add_done_callback(self._stop_for)
         try:
@@ -282,7 +292,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., Any], *args: Any
     ) -> None:
-        raise NotImplementedError("there are no signals in virtual time")
+        raise _not_there("signals")
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
+        raise _not_there("sockets")
+
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        raise _not_there("sockets")
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
+        raise _not_there("sockets")
+
+    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+        raise _not_there("processes")
+
+    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> Any:
+        raise _not_there("processes")
 
 
 def run(main: Any) -> Any:

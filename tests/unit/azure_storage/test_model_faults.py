@@ -59,6 +59,17 @@ def test_refused_is_not_done_and_lost_is_done_and_neither_is_told() -> None:
         with_fault(mishap, act)
 
 
+def test_a_call_of_a_process_that_is_dead_ends_where_it_is() -> None:
+    """Nothing of it goes on when it is thrown away: a slow answer does not wait for its time then."""
+
+    async def act(service: FaultyService, model: StorageModel) -> None:
+        call = service.tables.write("Hub", INSERT)
+        call.send(None)  # type: ignore[attr-defined]
+        call.close()  # type: ignore[attr-defined]
+
+    with_fault(Mishap.SLOW_ANSWER, act)
+
+
 def test_late_is_done_after_the_caller_has_given_up() -> None:
     async def act(service: FaultyService, model: StorageModel) -> None:
         with pytest.raises(Unsure):

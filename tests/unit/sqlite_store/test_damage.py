@@ -110,7 +110,7 @@ async def use(store: TaskHubStore, hub: Hub) -> list[Exception]:
     await attempt(store.lock_activities(100))
     locked = await attempt(store.lock(100))
     for one in locked if isinstance(locked, list) else []:
-        held = Held(store, one, hub.clock)
+        held = Held(store, one, hub)
         await attempt(held.load() if one.record.length else asyncio.sleep(0))
         try:
             commit = held.episode(end())

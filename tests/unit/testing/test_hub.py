@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdtrue import App, InstanceNotFound, OrchestrationContext, Status, SyncClient
+from holdtrue import App, InstanceNotFound, OrchestrationContext, OrchestrationFailedError, Status, SyncClient
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.core.events import TimerFired
 from holdtrue.testing import TestHub, WaitsForever, WrongLoop, virtual_time
@@ -235,6 +235,37 @@ def test_what_goes_on_and_on_does_not_hang_a_wait(monkeypatch: pytest.MonkeyPatc
             hub.wait(hub.start("listen"))
         with pytest.raises(WaitsForever, match="7200 virtual seconds"):
             hub.wait("forever", within=7200)
+
+
+def test_a_wait_that_is_told_how_long_is_not_cut_short_by_what_else_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(virtual_time, "MOST_JUMPS", 500)
+    with TestHub(app) as hub:
+        hub.start("eternal")
+        month = hub.start("month")
+        with pytest.raises(WaitsForever, match="within="):
+            hub.wait(month)
+        assert hub.wait(month, within=timedelta(days=31)).has_ended
+
+
+@pytest.mark.parametrize(
+    ("needs", "what"),
+    [
+        (lambda: asyncio.open_connection("127.0.0.1", 9), "sockets"),
+        (lambda: asyncio.open_connection("localhost", 9), "sockets"),
+        (lambda: asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0), "sockets"),
+        (lambda: asyncio.create_subprocess_exec("true"), "processes"),
+        (lambda: asyncio.create_subprocess_shell("true"), "processes"),
+    ],
+)
+def test_what_virtual_time_has_not_is_refused_by_name(needs: Any, what: str) -> None:
+    """Instead of a wait that never ends, or a process that really runs."""
+
+    async def fake(order: Order) -> None:
+        await needs()
+
+    with TestHub(app, fakes={"charge": fake}) as hub:
+        with pytest.raises(OrchestrationFailedError, match=f"there are no {what} in virtual time: give a fake"):
+            hub.wait(hub.start("trying")).raise_if_failed()
 
 
 def test_a_circle_in_which_no_time_passes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -391,6 +391,7 @@ class Adopter:
         """Nobody here has its code: its messages wait beside its history, its start among them."""
         fresh = [one for one in decided.give if one.kept is None]
         if fresh:
+            held.state = msgspec.structs.replace(held.state, waits=True)
             await self._keep(held, read, fresh)
         name = fresh[0].event.name if fresh and isinstance(fresh[0].event, ExecutionStarted) else ""
         await self._waiting.note(held.instance_id, name or (read.started.name if read.started else ""))

@@ -171,6 +171,7 @@ def _last_state(
         log=None,
         purging=False,
         woken=commit.wake and not commit.ended,
+        waits=False,
     )
     if commit.ended or commit.replace:
         # What ran for the execution before belongs to nobody any more.

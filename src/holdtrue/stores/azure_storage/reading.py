@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from holdtrue.core.events import ExecutionStarted
-from holdtrue.core.projection import Condition, Projection, Status, initial, project
+from holdtrue.core.projection import TERMINAL, Condition, Projection, Status, initial, project
 from holdtrue.stores.errors import StoreCorrupt
 from holdtrue.stores.protocol import InstanceRecord
 
@@ -56,16 +56,18 @@ class Reader:
         found: list[InstanceRecord | None] = []
         for begin in range(0, len(instance_ids), AT_ONCE):
             part = instance_ids[begin : begin + AT_ONCE]
-            found += [one.record for one in await asyncio.gather(*(self.standing(name) for name in part))]
-        for record in found:
-            if record is not None and await self._waits_for_worker(record):
-                record.waits_for_worker = True
+            for one in await asyncio.gather(*(self.standing(name) for name in part)):
+                if one.record is not None and await self._waits_for_worker(one.record, one.sentinel):
+                    one.record.waits_for_worker = True
+                found.append(one.record)
         return found
 
-    async def _waits_for_worker(self, record: InstanceRecord) -> bool:
-        """Whether it is to begin, and no host lives that has its code."""
+    async def _waits_for_worker(self, record: InstanceRecord, sentinel: Sentinel | None) -> bool:
+        """Whether it is to begin or was found with messages, and no host lives that has its code."""
         projection = record.projection
-        if projection.status is not Status.PENDING or record.length or record.condition is not None:
+        if projection.status in TERMINAL or record.condition is not None:
+            return False
+        if record.length and (sentinel is None or not sentinel.state.waits):
             return False
         due = projection.scheduled_start
         if due is not None and due > self._access.environment.now():

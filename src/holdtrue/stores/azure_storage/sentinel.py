@@ -77,6 +77,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     payloads of the start (the row of the start holds them).  `log` names the blob of a redo log (rule 5), `payload` the
     blob of the projection's texts where they are too large for a row.
     `purging`: a purge is under way (rule 12).  `woken`: one more episode is wanted, without any message.
+    `waits`: it has messages, kept beside it, that a host without its code got.
     """
 
     episode: str = ""
@@ -99,6 +100,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     payload: str | None = None
     purging: bool = False
     woken: bool = False
+    waits: bool = False
 
     @property
     def number(self) -> int:
