@@ -72,8 +72,8 @@ RULES = [
         "4",
         "a commit asks for no etag",
         "committing.py",
-        'key="sentinel", values=values, etag=held.etag)',
-        'key="sentinel", values=values, etag=None)',
+        "key=SENTINEL, values=values, etag=held.etag)",
+        "key=SENTINEL, values=values, etag=None)",
     ),
     Rule(
         "5",

@@ -35,7 +35,7 @@ from .messages import (
     Start,
     WorkRef,
 )
-from .outgoing import answer, is_late_start, options_of, start_limit_message, timer_message, work_item
+from .outgoing import answer, child_start, is_late_start, options_of, start_limit_message, timer_message, work_item
 from .projection import TERMINAL, Condition, Projection, Status, initial, project
 
 
@@ -402,41 +402,19 @@ class Episode:
         self._messages.append(timer_message(self.state.projection, created, self._append(created)))
 
     def _create_child(self, action: CreateSubOrchestration, now: ev.Ticks) -> None:
-        projection = self.state.projection
-        ordinal = self._append(
-            ev.SubOrchestrationInstanceCreated(
-                timestamp=now,
-                event_id=action.id,
-                name=action.name,
-                instance_id=action.instance_id,
-                input=action.input,
-                version=action.version,
-                tags=action.tags,
-            )
+        created = ev.SubOrchestrationInstanceCreated(
+            timestamp=now,
+            event_id=action.id,
+            name=action.name,
+            instance_id=action.instance_id,
+            input=action.input,
+            version=action.version,
+            tags=action.tags,
         )
-        execution_id = self._new_id()
+        ordinal = self._append(created)
+        state = self.state
         self._starts.append(
-            Start(
-                started=ev.ExecutionStarted(
-                    timestamp=now,
-                    instance_id=action.instance_id,
-                    execution_id=execution_id,
-                    name=action.name,
-                    input=action.input,
-                    version=action.version,
-                    tags=action.tags,
-                    parent=ev.ParentInstance(
-                        instance_id=projection.instance_id,
-                        execution_id=projection.execution_id,
-                        task_id=action.id,
-                        scheduled=ordinal,
-                        name=projection.name,
-                        version=projection.version,
-                    ),
-                ),
-                start_id=execution_id,
-                dialect=self.state.dialect,
-            )
+            child_start(state.projection, created, ordinal, execution_id=self._new_id(), dialect=state.dialect)
         )
 
     def _send(self, action: SendEvent, now: ev.Ticks) -> None:

@@ -7,7 +7,7 @@ import msgspec
 
 from . import events as ev
 from .actions import ActivityOptions, ScheduleTask
-from .messages import CANCEL_EVENT, DEADLINE_EVENT, START_LIMIT_EVENT, ActivityTask, OutboundMessage
+from .messages import CANCEL_EVENT, DEADLINE_EVENT, START_LIMIT_EVENT, ActivityTask, OutboundMessage, Start
 from .projection import Projection, Status
 
 
@@ -37,6 +37,35 @@ def work_item(
         tags=scheduled.tags,
         options=options,
     )
+
+
+def child_start(
+    projection: Projection,
+    created: ev.SubOrchestrationInstanceCreated,
+    ordinal: int,
+    *,
+    execution_id: str,
+    dialect: str,
+) -> Start:
+    """The start of the child that the history's event of this ordinal asks for."""
+    started = ev.ExecutionStarted(
+        timestamp=created.timestamp,
+        instance_id=created.instance_id,
+        execution_id=execution_id,
+        name=created.name,
+        input=created.input,
+        version=created.version,
+        tags=created.tags,
+        parent=ev.ParentInstance(
+            instance_id=projection.instance_id,
+            execution_id=projection.execution_id,
+            task_id=created.event_id,
+            scheduled=ordinal,
+            name=projection.name,
+            version=projection.version,
+        ),
+    )
+    return Start(started=started, start_id=execution_id, dialect=dialect)
 
 
 def timer_message(projection: Projection, created: ev.TimerCreated, ordinal: int) -> OutboundMessage:

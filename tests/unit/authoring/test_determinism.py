@@ -377,7 +377,7 @@ def test_what_is_only_handed_over_allowed_or_a_librarys_passes() -> None:
         audited()
         clock()  # holdtrue: allow
         json.dumps({})
-        pytest.importorskip("json")
+        pytest.approx(1.0)
         ctx.clock()
 
 

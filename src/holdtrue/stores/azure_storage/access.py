@@ -47,10 +47,6 @@ class Access:
         """The number of the control queue that serves an instance."""
         return partition_of(instance_id, self.partitions)
 
-    def control_of(self, instance_id: str) -> str:
-        """The control queue that serves an instance."""
-        return self.names.control(self.partition_of(instance_id))
-
     async def read(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a request that may be made twice, until it is answered."""
         pause = FIRST_PAUSE
@@ -104,18 +100,8 @@ class Access:
         self, table: str, where: Filter | None, *, select: Sequence[str] | None = None, top: int | None = None
     ) -> list[Row]:
         """All rows that a filter finds, however many pages they come in."""
-        rows: list[Row] = []
-        token: str | None = None
-        while True:
-            asked = token
-            page = await self.read(
-                f"table {table}",
-                lambda: self.service.tables.query(table, where, select=select, top=top, token=asked),  # noqa: B023
-            )
-            rows += page.rows
-            token = page.token
-            if token is None:
-                return rows
+        rows, _ = await self._pages(table, where, select=select, top=top)
+        return rows
 
     async def history_partition(self, instance_id: str) -> Partition:
         """The whole history partition.
@@ -131,7 +117,10 @@ class Access:
                 return found
         raise StoreUnavailable(f"instance {instance_id!r}: its history changes while it is read; try again later")
 
-    async def _pages(self, table: str, where: Filter) -> tuple[list[Row], int]:
+    async def _pages(
+        self, table: str, where: Filter | None, *, select: Sequence[str] | None = None, top: int | None = None
+    ) -> tuple[list[Row], int]:
+        """All rows that a filter finds, and in how many pages they came."""
         rows: list[Row] = []
         token: str | None = None
         pages = 0
@@ -139,7 +128,7 @@ class Access:
             asked = token
             page = await self.read(
                 f"table {table}",
-                lambda: self.service.tables.query(table, where, token=asked),  # noqa: B023
+                lambda: self.service.tables.query(table, where, select=select, top=top, token=asked),  # noqa: B023
             )
             rows += page.rows
             pages += 1

@@ -27,6 +27,7 @@ from .holding import Held
 from .keeping import MOST_KEPT, kept_row
 from .large import Blob
 from .mail import Mail
+from .names import SENTINEL
 from .owing import Extra, Outgoing, RowExtra, derived_id, sending
 from .payloads import Payloads
 from .planning import Base, Encode, Part, Plan, Taken, log_parts, plan
@@ -321,7 +322,7 @@ class Committer:
 def sentinel_operation(held: Held, values: Mapping[str, Value | None]) -> Operation:
     """The write of a held instance's sentinel: an insert where there is none, else a merge with If-Match."""
     do = Do.INSERT if held.etag is None else Do.MERGE
-    return Operation(do=do, partition=held.partition_key, key="sentinel", values=values, etag=held.etag)
+    return Operation(do=do, partition=held.partition_key, key=SENTINEL, values=values, etag=held.etag)
 
 
 def _with_recursion(commit: EpisodeCommit) -> EpisodeCommit:

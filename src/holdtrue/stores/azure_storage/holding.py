@@ -27,7 +27,6 @@ class Held:
         "busy",
         "deadline",
         "dialect",
-        "ends_parent",
         "etag",
         "execution_id",
         "given",
@@ -39,7 +38,6 @@ class Held:
         "partition",
         "partition_key",
         "replaces",
-        "row_at",
         "row_etag",
         "row_execution",
         "row_is_late",
@@ -59,7 +57,6 @@ class Held:
         self.row_etag: str | None = None
         self.row_execution: str | None = None
         self.row_is_late = False
-        self.row_at = 0.0
         self.started: ExecutionStarted | None = None
         self.start_id = ""
         self.dialect = "dotnet"

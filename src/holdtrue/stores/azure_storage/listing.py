@@ -39,6 +39,7 @@ from holdtrue.stores.protocol import (
 )
 
 from .access import Access
+from .columns import STATUS_NAMES
 from .formats import Formats, HistoryRow
 from .holding import Held
 from .host_rows import HostRows
@@ -49,16 +50,6 @@ from .service import All, Filter, Test
 from .service import Any as AnyOf
 from .verdicts import names_newer_start
 
-NAMES = {
-    Status.RUNNING: "Running",
-    Status.COMPLETED: "Completed",
-    Status.CONTINUED_AS_NEW: "ContinuedAsNew",
-    Status.FAILED: "Failed",
-    Status.CANCELED: "Canceled",
-    Status.TERMINATED: "Terminated",
-    Status.PENDING: "Pending",
-    Status.SUSPENDED: "Suspended",
-}
 SCHEMA_VERSION = 1
 COPY_TRIES = 20
 """How often an instance is read that goes on between its record and its history."""
@@ -220,7 +211,7 @@ class Listing:
             self._access.names.instances, None, select=("PartitionKey", "RowKey", "RuntimeStatus")
         )
         # A terminal row stands over no live execution; what the others say is verified.
-        ended = {NAMES[status]: status for status in TERMINAL}
+        ended = {STATUS_NAMES[status]: status for status in TERMINAL}
         told = [ended.get(str(row.values.get("RuntimeStatus"))) for row in rows]
         open_ones = [self._formats.instance_of(row) for row, status in zip(rows, told, strict=True) if status is None]
         counts = Counter(status.name for status in told if status is not None)
@@ -279,7 +270,7 @@ def _info(row: HistoryRow, report: Report | None, served: frozenset[str]) -> Act
 
 
 def _terminal() -> Filter:
-    return AnyOf(tuple(Test("RuntimeStatus", "eq", NAMES[status]) for status in sorted(TERMINAL)))
+    return AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in sorted(TERMINAL)))
 
 
 def _filter(asked: InstanceQuery) -> Filter | None:
@@ -290,7 +281,7 @@ def _filter(asked: InstanceQuery) -> Filter | None:
     if asked.statuses is not None:
         live = [status for status in Status if status not in TERMINAL]
         wanted = sorted({*asked.statuses, *live})
-        parts.append(AnyOf(tuple(Test("RuntimeStatus", "eq", NAMES[status]) for status in wanted)))
+        parts.append(AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in wanted)))
     if asked.name is not None:
         parts.append(Test("Name", "eq", asked.name))
     return All(tuple(parts)) if parts else None

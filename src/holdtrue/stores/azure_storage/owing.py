@@ -15,7 +15,7 @@ from holdtrue.core.actions import ActivityOptions
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.events import SCHEDULING_EVENTS
 from holdtrue.core.messages import ActivityTask, OutboundMessage, Start
-from holdtrue.core.outgoing import answer, timer_message, work_item
+from holdtrue.core.outgoing import answer, child_start, timer_message, work_item
 from holdtrue.core.projection import TERMINAL, Projection
 
 from .sentinel import Owed, number_of
@@ -229,24 +229,7 @@ def _child(
             f"{projection.instance_id}\x1f{projection.execution_id}\x1f{ordinal}".encode("utf-8", "surrogatepass")
         ).hexdigest()[:32]
     )
-    started = ev.ExecutionStarted(
-        timestamp=event.timestamp,
-        instance_id=event.instance_id,
-        execution_id=execution,
-        name=event.name,
-        input=event.input,
-        version=event.version,
-        tags=event.tags,
-        parent=ev.ParentInstance(
-            instance_id=projection.instance_id,
-            execution_id=projection.execution_id,
-            task_id=event.event_id,
-            scheduled=ordinal,
-            name=projection.name,
-            version=projection.version,
-        ),
-    )
-    return Start(started=started, start_id=execution, dialect=dialect)
+    return child_start(projection, event, ordinal, execution_id=execution, dialect=dialect)
 
 
 def beside_rows(instance_id: str, owed: Owed, extra: Extra) -> list[Outgoing]:

@@ -14,6 +14,7 @@ from holdtrue.stores.protocol import Purged
 from .access import Access, is_conflict
 from .formats import Formats
 from .listing import Listing
+from .names import SENTINEL
 from .progress import Reports
 from .reading import Reader
 from .sentinel import Sentinel, state_values
@@ -95,10 +96,10 @@ class Purger:
             operations = [Operation(do=Do.DELETE, partition=partition, key=key, etag=ANY) for key in now]
             last = not keys
             if last:
-                operations.append(Operation(do=Do.DELETE, partition=partition, key="sentinel", etag=etag))
+                operations.append(Operation(do=Do.DELETE, partition=partition, key=SENTINEL, etag=etag))
             else:
                 operations.append(
-                    Operation(do=Do.MERGE, partition=partition, key="sentinel", values=state_values(state), etag=etag)
+                    Operation(do=Do.MERGE, partition=partition, key=SENTINEL, values=state_values(state), etag=etag)
                 )
             try:
                 etags = await self._access.service.tables.transact(self._access.names.history, operations)

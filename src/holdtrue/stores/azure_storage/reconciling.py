@@ -17,8 +17,8 @@ from holdtrue.stores.errors import StoreError, StoreMissing
 from holdtrue.stores.protocol import is_rewinding
 
 from .access import Access
+from .columns import STATUS_NAMES
 from .formats import Formats
-from .listing import NAMES
 from .posting import Poster
 from .reading import Reader, Standing
 from .service import Any as AnyOf
@@ -29,6 +29,9 @@ log = logging.getLogger("holdtrue.azure_storage")
 
 OWED_AGE: Ticks = 600 * TICKS_PER_SECOND
 """An instance that owes something since this is loaded: whoever owed it is gone."""
+
+
+LIVE = [status for status in Status if status not in TERMINAL]
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -77,7 +80,7 @@ class Reconciler:
 
     async def scan(self) -> None:
         """Read through the rows once, from where it was left."""
-        live = AnyOf(tuple(Test("RuntimeStatus", "eq", NAMES[status]) for status in Status if status not in TERMINAL))
+        live = AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in LIVE))
         while True:
             token = self._token
             page = await self._access.read(

@@ -11,6 +11,7 @@ from holdtrue.stores.protocol import SendOutcome, SendResult
 
 from .access import Access
 from .formats import Formats
+from .names import SENTINEL
 from .posting import Poster
 from .reading import Reader, Standing
 from .sentinel import next_episode, state_values
@@ -90,7 +91,7 @@ class Sender:
                     Operation(
                         do=Do.MERGE,
                         partition=self._formats.partition_key(instance_id),
-                        key="sentinel",
+                        key=SENTINEL,
                         values=state_values(state),
                         etag=sentinel.etag,
                     ),

@@ -33,19 +33,13 @@ class Keys:
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
-        self._ids: dict[int, str] = {}
 
     def of(self, instance_id: str) -> int:
         """The number of an instance."""
         key = self._keys.get(instance_id)
         if key is None:
             key = self._keys[instance_id] = len(self._keys) + 1
-            self._ids[key] = instance_id
         return key
-
-    def id_of(self, key: int) -> str | None:
-        """The instance of a number."""
-        return self._ids.get(key)
 
 
 class Taking:
