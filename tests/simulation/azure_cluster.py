@@ -10,13 +10,12 @@ from typing import Any
 
 from azure_watch import Watch
 from broken import Broken
-from cluster import MOST_AT_ONCE, Cluster, Errors, Insisting, name_of
+from cluster import MOST_AT_ONCE, Cluster, Errors, Insisting
 from timekeeping import Timekeeping
-from workload import World, app_for
+from workload import World
 
 import holdtrue
 from holdtrue.core import events as ev
-from holdtrue.engine.settings import HostSettings
 from holdtrue.stores.azure_storage.formats import Formats
 from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.service import Row
@@ -26,7 +25,7 @@ from holdtrue.stores.errors import StoreError
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_faults import Call, CallFault, CallFaults, FaultyService
 from holdtrue.testing.storage_model import StorageModel
-from holdtrue.testing.virtual_time import Part, as_part
+from holdtrue.testing.virtual_time import Part
 
 HUB = "Simulated"
 SETTINGS = AzureStorageSettings(
@@ -96,6 +95,7 @@ class AzureCluster(Cluster):
         self.faults_over = False
         self.failed: list[BaseException] = []
         self.code = 1
+        self.codes: dict[str, int] = {}
         self.times = Timekeeping(lambda: self.loop.time(), SETTINGS.lease_interval, SETTINGS.lease_acquire_interval)
         self._numbers: dict[tuple[str, int], int] = {}
         self._kept: list[Any] = []
@@ -155,47 +155,8 @@ class AzureCluster(Cluster):
         if fault is not None:
             self.counts[fault.mishap.value] += 1
 
-    def boot(self, name: str) -> None:
-        """Start a host's process."""
-        self._host_names.add(name)
-        self._not_wanted.discard(name)
-        part, store, environment = self.part(name)
-        settings = HostSettings(
-            name=part.name,
-            drain_seconds=2.0,
-            idle_seconds=10.0,
-            activity_slots=2,
-            activity_threads=1,
-            activity_backlog=1,
-            retention=False,
-        )
-        host = holdtrue.Host(app_for(self.world, self.code), store, settings=settings, environment=environment)
-        self.hosts[name] = host
-
-        async def live() -> None:
-            while True:
-                try:
-                    await host.start()
-                    return
-                except StoreError:
-                    self.crash(part, 1.0)
-                    await asyncio.sleep(0)
-
-        with as_part(part):
-            self._kept.append(asyncio.ensure_future(live()))
-
-    def crash(self, part: Part, seconds: float) -> None:
-        """The process ends at once; a new one of its name comes after `seconds`."""
-        if part.dead:
-            return
-        name = name_of(part)
-        self.trace.append((self.loop.time(), part.name, "", "dies"))
-        part.die()
-        self._kept.append(self.hosts.get(name))
-        if name in self._host_names:
-            self.hosts.pop(name, None)
-            with as_part(None):
-                self.loop.call_later(seconds, self._boot_again, name)
+    def _gone(self, part: Part) -> None:
+        """The account knows nothing of processes."""
 
     async def run(self, scenario: Any) -> None:
         """The scenario to its end, then quiet; raises Broken where anything is not as it must be."""

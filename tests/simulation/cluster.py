@@ -266,13 +266,17 @@ class Cluster:
         name = name_of(part)
         self.trace.append((self.loop.time(), part.name, "", "dies"))
         part.die()
-        store = next(one for one in self._kept if isinstance(one, FaultyStore) and one.part is part)
-        self.hub.die(store.inner)
+        self._gone(part)
         self._kept.append(self.hosts.get(name))
         if name in self._host_names:
             self.hosts.pop(name, None)
             with as_part(None):
                 self.loop.call_later(seconds, self._boot_again, name)
+
+    def _gone(self, part: Part) -> None:
+        """What the system does for a process that has ended."""
+        store = next(one for one in self._kept if isinstance(one, FaultyStore) and one.part is part)
+        self.hub.die(store.inner)
 
     def _boot_again(self, name: str) -> None:
         if name not in self.hosts and name not in self._not_wanted:
