@@ -10,7 +10,7 @@ from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.ownership import Ownership
 from holdtrue.stores.azure_storage.partitions import Terms
-from tests.azurite.running import Azurite
+from tools.azurite import Azurite
 
 NAMES = HubNames("MyHub")
 TERMS = Terms(lease=4.0, acquire=1.0, operation=20.0)

@@ -9,7 +9,7 @@ from holdtrue.stores.azure_storage.http.connection import from_connection_string
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.testing.storage_model import AZURITE, StorageModel
 from tests.azurite.calls import Book, Chooser, make
-from tests.azurite.running import Azurite
+from tools.azurite import Azurite
 
 
 @pytest.mark.parametrize("seed", [1, 2])

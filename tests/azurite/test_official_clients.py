@@ -8,8 +8,8 @@ from holdtrue.stores.azure_storage.http.connection import from_connection_string
 from holdtrue.stores.azure_storage.http.service import HttpService
 from tests.azurite.calls import Book, Chooser, make, named
 from tests.azurite.official import OfficialService
-from tests.azurite.running import Azurite
 from tests.azurite.wiretap import Wiretap
+from tools.azurite import Azurite
 
 
 @pytest.mark.parametrize("seed", [1])

@@ -13,7 +13,7 @@ from holdtrue.stores.azure_storage import service as port
 from holdtrue.stores.azure_storage.http.connection import from_connection_string
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.service import ANY, Do, Operation, Refused
-from tests.azurite.running import KEY, Azurite
+from tools.azurite import KEY, Azurite
 
 
 def against(connection_string: str, act: Callable[[HttpService], Awaitable[Any]]) -> None:
@@ -150,7 +150,7 @@ def test_blobs_have_the_url_that_a_row_would_name(azurite: Azurite) -> None:
 
 def test_the_emulator_ends_with_what_started_it() -> None:
     """Its standard input is a pipe that nobody else holds."""
-    from tests.azurite.running import start
+    from tools.azurite import start
 
     running = start()
     process = running._process

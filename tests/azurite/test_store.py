@@ -13,7 +13,7 @@ from holdtrue.stores.azure_storage.reconciling import Pace
 from holdtrue.stores.azure_storage.service import Do, Operation
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
-from tests.azurite.running import Azurite
+from tools.azurite import Azurite
 
 SETTINGS = AzureStorageSettings(
     partition_count=2,

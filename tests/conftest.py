@@ -1,10 +1,10 @@
-"""One emulator for the tests of a process; each test works in an account of its own."""
+"""One emulator for the tests of a process that want one; each test works in an account of its own."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.azurite.running import Azurite, start
+from tools.azurite import Azurite, start
 
 
 @pytest.fixture(scope="session")
