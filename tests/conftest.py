@@ -1,10 +1,15 @@
-"""One emulator for the tests of a process that want one; each test works in an account of its own."""
+"""One emulator for the tests of a process that want one; each test works in an account of its own.  Nothing here
+depends on the machine's speed, and so generated examples may take their time."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tools.azurite import Azurite, start
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
