@@ -10,22 +10,32 @@ from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.ownership import Ownership
 from holdtrue.stores.azure_storage.partitions import Terms
+from holdtrue.stores.azure_storage.renewals import Renewer
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from tools.azurite import Azurite
 
 NAMES = HubNames("MyHub")
 TERMS = Terms(lease=4.0, acquire=1.0, operation=20.0)
 
 
-def host(service: HttpService, name: str) -> Ownership:
+async def host(service: HttpService, name: str) -> Ownership:
     async def losing(partition: str) -> None:
         return
 
+    settings = AzureStorageSettings(
+        lease_interval=TERMS.lease,
+        lease_acquire_interval=TERMS.acquire,
+        partition_table_operation_timeout=TERMS.operation,
+    )
+    renewer = Renewer(service, REAL, settings.renewal_terms(f"holdtrue-{name}", NAMES.partitions))
+    await renewer.open()
     return Ownership(
         service.tables,
         NAMES.partitions,
         f"holdtrue-{name}",
         REAL,
         TERMS,
+        renewer,
         on_gained=lambda partition: None,
         on_losing=losing,
         on_lost=lambda partition: None,
@@ -47,7 +57,7 @@ def test_two_hosts_share_a_hub_and_one_takes_over(azurite: Azurite) -> None:
         counts = await asyncio.gather(*(create_hub(service, NAMES, count, REAL) for count in (4, 6)))
         (count,) = {created.partition_count for created in counts}
         assert await partition_numbers(service, NAMES) == set(range(count))
-        first, second = host(service, "first"), host(doomed, "second")
+        first, second = await host(service, "first"), await host(doomed, "second")
         await first.open()
         await until(lambda: len(first.owned()) == count)
         await second.open()

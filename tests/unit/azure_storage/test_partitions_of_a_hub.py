@@ -19,7 +19,9 @@ from holdtrue.stores.azure_storage.blob_leases import refuse_beside_blob_leases
 from holdtrue.stores.azure_storage.creating import HubLeased, create_hub, delete_hub, partition_numbers
 from holdtrue.stores.azure_storage.names import HubNames, escape_key, partition_of, unescape_key
 from holdtrue.stores.azure_storage.partitions import HubServedByDotNet
+from holdtrue.stores.azure_storage.renewals import Renewer
 from holdtrue.stores.azure_storage.service import Do, Operation, Unsure
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import run
@@ -56,16 +58,25 @@ class Scene:
         def lost() -> None:
             self.lost += 1
 
-        return AppLease(
+        renewer = Renewer(
+            self.model,
+            self.environment,
+            AzureStorageSettings().renewal_terms("holdtrue-a", NAMES.partitions),
+            changed=lambda partition: lease.look(),
+        )
+        asyncio.get_running_loop().create_task(renewer.open())
+        lease = AppLease(
             self.model.blobs,
             NAMES,
             app,
             self.environment,
             ACQUIRE_LATER,
+            renewer,
             dotnet_lives=lives,
             on_lost=lost,
             **more,
         )
+        return lease
 
 
 def test_what_a_hub_is_made_of() -> None:

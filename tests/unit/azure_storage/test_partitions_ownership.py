@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.stores.azure_storage.ownership import Ownership
 from holdtrue.stores.azure_storage.partitions import HubServedByDotNet, Terms
+from holdtrue.stores.azure_storage.renewals import Renewer
 from holdtrue.stores.azure_storage.service import Instant
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.virtual_time import Part, VirtualLoop, as_part, run
 
@@ -36,12 +39,14 @@ class Host:
         self.told: list[tuple[str, str]] = []
         self.working: set[str] = set()
         self.drain_takes = drain_takes
+        self.renewals = renewer(tables, f"holdtrue-{name}", self.environment)
         self.ownership = Ownership(
             tables,  # type: ignore[arg-type]
             TABLE,
             f"holdtrue-{name}",
             self.environment,
             TERMS,
+            self.renewals,
             on_gained=self.gained,
             on_losing=self.losing,
             on_lost=self.lost,
@@ -67,6 +72,7 @@ class Host:
             asyncio.get_running_loop().create_task(self._open())
 
     async def _open(self) -> None:
+        await self.renewals.open()
         while True:
             try:
                 await self.ownership.open()
@@ -79,6 +85,12 @@ class Host:
         if self.part.dead:
             return set()
         return {queue for queue in self.working if self.ownership.is_mine(queue)}
+
+
+def renewer(tables: TroubledTable, me: str, environment: SimulatedEnvironment) -> Renewer:
+    """What renews a host's rows, in its own process."""
+    terms = AzureStorageSettings().renewal_terms(me, TABLE)
+    return Renewer(SimpleNamespace(tables=tables), environment, terms)  # type: ignore[arg-type]
 
 
 def hash_of(name: str) -> int:
@@ -411,7 +423,7 @@ async def test_rows_that_vanish_are_lost() -> None:
 
 def test_an_owner_needs_our_name() -> None:
     with pytest.raises(ValueError, match="holdtrue-"):
-        Ownership(None, "t", "machine", SimulatedEnvironment(1), TERMS, on_gained=print, on_losing=None, on_lost=print)  # type: ignore[arg-type]
+        Ownership(None, "t", "machine", None, TERMS, None, on_gained=print, on_losing=None, on_lost=print)  # type: ignore[arg-type]
 
 
 async def storm(seed: int) -> None:

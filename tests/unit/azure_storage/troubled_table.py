@@ -17,6 +17,7 @@ from holdtrue.stores.azure_storage.service import (
     Operation,
     Row,
     RowPage,
+    Test,
     Unsure,
     Value,
 )
@@ -32,7 +33,7 @@ COLUMNS = {"CurrentOwner", "NextOwner", "OwnedSince", "LastRenewal", "ExpiresAt"
 
 
 class TroubledTable:
-    """The port's `write` and `query`, checked and troubled.
+    """The port's `write`, `query` and `get`, checked and troubled.
 
     `trouble` is how many of its requests go wrong: not done and told as unsure, done and told so, or done late.
     """
@@ -125,6 +126,11 @@ class TroubledTable:
         await self._environment.sleep(self._random.choice((0.5, 5.0, 40.0)))
         with suppress(Conflict, NotThere):
             await self._tables.write(table, operation)
+
+    async def get(self, table: str, partition: str, key: str, *, select: Any = None) -> Row | None:
+        """A row."""
+        page = await self.query(table, Test("RowKey", "eq", key))
+        return next(iter(page.rows), None) if page.token is None else await self._tables.get(table, partition, key)
 
     async def transact(self, table: str, operations: Sequence[Operation]) -> list[str | None]:
         raise NotImplementedError

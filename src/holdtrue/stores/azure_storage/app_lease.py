@@ -16,14 +16,11 @@ from holdtrue.environment import Environment
 from holdtrue.stores.errors import StoreError
 
 from .names import HubNames, fnv1a
-from .service import Blobs, NotThere, ServiceError
+from .renewals import Renewals
+from .renewing import APP_LEASE_MARGIN, AppLeaseHeld
+from .service import Blobs, ServiceError
 
 log = logging.getLogger("holdtrue.azure_storage")
-
-TROUBLED = 1.0
-"""Seconds to the next try when the service gave no answer."""
-_MARGIN = 5.0
-"""Seconds before its end from which a lease is not relied on."""
 
 
 class HubLeasedByAnotherApp(StoreError):
@@ -63,8 +60,9 @@ def own_lease_id(app_name: str) -> str:
 class AppLease:
     """The app lease of one hub, as one host holds it.
 
-    `dotnet_lives` says whether a .NET worker owns a partition (`Ownership.dotnet_lives`).  `on_lost` is told once
-    when the lease is no longer ours: the host must stop.  With `beside_dotnet` it is held under .NET's id.
+    The `renewals` prolong it.  `dotnet_lives` says whether a .NET worker owns a partition (`Ownership.dotnet_lives`).
+    `on_lost` is told once when the lease is no longer ours: the host must stop.  With `beside_dotnet` it is held
+    under .NET's id.
     """
 
     def __init__(
@@ -74,6 +72,7 @@ class AppLease:
         app_name: str,
         environment: Environment,
         terms: AppLeaseTerms,
+        renewals: Renewals,
         *,
         dotnet_lives: Callable[[], Awaitable[bool]],
         on_lost: Callable[[], None],
@@ -87,16 +86,15 @@ class AppLease:
         self._app_name = app_name
         self._environment = environment
         self._terms = terms
+        self._renewals = renewals
         self._dotnet_lives = dotnet_lives
         self._on_lost = on_lost
         self._until = 0.0
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._renewing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def is_held(self) -> bool:
         """Whether the lease is ours at this moment, by this host's monotonic clock."""
-        return self._renewing is not None and self._environment.monotonic() < self._until
+        return self._timer is not None and self._environment.monotonic() < self._renewals.app_lease_until()
 
     async def acquire(self) -> None:
         """Take the lease and keep it.  Raises HubLeasedByAnotherApp where another holds it, else a ServiceError."""
@@ -106,7 +104,8 @@ class AppLease:
                 f"lease ends within {self._terms.lease} s. Where both shall serve the hub, give them one app name and "
                 "allow both beside each other in the settings"
             )
-        self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        self._renewals.keep_app_lease(AppLeaseHeld(self._container, self._id), self._until)
+        self._set_timer(self._until)
 
     async def wait(self) -> None:
         """Take the lease as soon as it is to be had, and keep it; a host kept out waits here."""
@@ -119,21 +118,38 @@ class AppLease:
             await self._environment.sleep(self._terms.acquire)
 
     async def close(self, *, release: bool) -> None:
-        """Stop renewing; give the lease up with `release` (when no other host of ours is left).
+        """Renew it no more; give the lease up with `release` (when no other host of ours is left).
 
         What cannot be released ends by itself.
         """
-        self._closing = True
-        self._wake.set()
-        if self._renewing is None:
+        if self._timer is None:
             return
-        await self._renewing
-        self._renewing = None
+        self._timer.cancel()
+        self._timer = None
+        await self._renewals.drop_app_lease()
         if release:
             try:
                 await self._blobs.release_lease(self._container, None, self._id)
             except ServiceError as error:
                 log.info("the app lease of %s was not released: %s", self._container, error)
+
+    def look(self) -> None:
+        """Something of it has changed, or it ends now: ask the renewals how it stands."""
+        if self._timer is None:
+            return
+        until = self._renewals.app_lease_until()
+        if self._environment.monotonic() < until:
+            self._set_timer(until)
+            return
+        self._timer.cancel()
+        self._timer = None
+        log.warning("the app lease %s is lost: another app has it, or it could not be renewed", self._container)
+        self._on_lost()
+
+    def _set_timer(self, until: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._environment.call_later(max(until - self._environment.monotonic(), 0.0), self.look)
 
     async def _take(self) -> bool:
         """Whether the lease is ours now."""
@@ -145,7 +161,7 @@ class AppLease:
                 self._container, None, self._terms.lease, self._dotnet_id
             ) and await self._blobs.change_lease(self._container, None, self._dotnet_id, self._id)
         if taken:
-            self._until = sent + self._terms.lease - _MARGIN
+            self._until = sent + self._terms.lease - APP_LEASE_MARGIN
             await self._tell()
         return taken
 
@@ -159,37 +175,6 @@ class AppLease:
         if info.owner_id != self._id:
             info = Info(self._id, info.desired_swap_id if info.desired_swap_id != self._id else None)
             await self._blobs.put_blob(self._container, self._blob, msgspec.json.encode(info))
-
-    async def _renew(self) -> None:
-        delay = self._terms.renew
-        while True:
-            await self._rest(delay)
-            if self._closing:
-                return
-            sent = self._environment.monotonic()
-            delay = TROUBLED
-            try:
-                renewed = await self._blobs.renew_lease(self._container, None, self._id) or await self._take()
-            except NotThere:
-                renewed = False
-            except ServiceError as error:
-                if self._environment.monotonic() < self._until:
-                    log.info("the app lease %s is not renewed yet: %s", self._container, error)
-                    continue
-                renewed = False
-            if not renewed:
-                self._until = 0.0
-                log.warning("the app lease %s is lost: another app has it, or it could not be renewed", self._container)
-                self._on_lost()
-                return
-            self._until = sent + self._terms.lease - _MARGIN
-            delay = self._terms.renew
-
-    async def _rest(self, seconds: float) -> None:
-        timer = self._environment.call_later(seconds, self._wake.set)
-        await self._wake.wait()
-        timer.cancel()
-        self._wake.clear()
 
 
 def lease_ids(app_name: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from .blob_leases import refuse_beside_blob_leases
 from .mail import Mail
 from .ownership import Ownership
 from .polling import Polling
+from .renewals import Renewals, Renewer
 from .service import ServiceError
 from .settings import AzureStorageSettings
 
@@ -42,12 +43,18 @@ class Hosting:
     ) -> None:
         self._access = access
         self._settings = settings
+        self._mail = mail
+        self._renewals: Renewals = Renewer(
+            access.service,
+            access.environment,
+            settings.renewal_terms(owner, access.names.partitions),
+            changed=self._changed,
+        )
         self._forget = forget
         self._reconcile = reconcile
         self._reconciling: asyncio.Task[None] | None = None
         self._polling = Polling(
             access.environment,
-            mail,
             pull=pull,
             pull_work=pull_work,
             came=came,
@@ -59,6 +66,7 @@ class Hosting:
             owner,
             access.environment,
             settings.partition_terms(),
+            self._renewals,
             on_gained=self._gained,
             on_losing=self._losing,
             on_lost=self._lost,
@@ -71,6 +79,7 @@ class Hosting:
                 settings.app_name,
                 access.environment,
                 settings.app_lease_terms(),
+                self._renewals,
                 dotnet_lives=self._ownership.dotnet_lives,
                 on_lost=lost,
                 beside_dotnet=settings.beside_dotnet,
@@ -83,6 +92,8 @@ class Hosting:
                 access = self._access
                 await refuse_beside_blob_leases(access.service.blobs, access.names, access.environment)
                 await self._ownership.refuse_beside_dotnet()
+            await self._renewals.open()
+            self._mail.renewed_by(self._renewals)
             if self._lease is not None:
                 await self._lease.acquire()
             await self._ownership.open()
@@ -98,6 +109,11 @@ class Hosting:
         await self._polling.close()
         if self._lease is not None:
             await self._lease.close(release=False)
+        await self._end_renewals()
+
+    async def _end_renewals(self) -> None:
+        self._mail.renewed_by(None)
+        await self._renewals.close()
 
     async def stop_polling(self) -> None:
         """Take no more work."""
@@ -116,6 +132,11 @@ class Hosting:
                 log.info("whether other hosts are there is not known, the app lease runs out by itself: %s", error)
                 last = False
             await self._lease.close(release=last)
+        await self._end_renewals()
+
+    def _changed(self, partition: str | None) -> None:
+        if partition is None and self._lease is not None:
+            self._lease.look()
 
     # -- partitions ------------------------------------------------------------------------------------
 

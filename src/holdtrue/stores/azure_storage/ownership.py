@@ -1,13 +1,16 @@
 """Takes, keeps and gives up partitions: runs the decisions of `partitions` on an account.
 
-One loop reads the table, decides, writes, and tells what came of it.  A partition is ours until a moment on this
-host's monotonic clock, counted from before the last renewal was sent; at that moment it is lost, whatever the
-loop is waiting for.  `is_mine` is asked before every load, commit and put.
+One loop reads the table, decides, writes, and tells what came of it.  Rows that are to stay as they are it leaves to
+the `renewals`; where both write one, the etag decides, and the refused one looks again.  A partition is ours until a
+moment on this host's monotonic clock, counted from before the last renewal was sent; at that moment it is lost,
+whatever the loop is waiting for.  `is_mine` is asked before every load, commit and put.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.environment import Environment
@@ -31,6 +34,7 @@ from .partitions import (
     read_lease,
     sight,
 )
+from .renewals import Renewals
 from .service import Conflict, Do, NotThere, Operation, ServiceError, Tables
 from .service_clock import ServiceClock
 
@@ -75,6 +79,7 @@ class Ownership:
         me: str,
         environment: Environment,
         terms: Terms,
+        renewals: Renewals,
         *,
         on_gained: Callable[[str], None],
         on_losing: Callable[[str], Awaitable[None]],
@@ -87,6 +92,7 @@ class Ownership:
         self._me = me
         self._environment = environment
         self._terms = terms
+        self._renewals = renewals
         self._on_gained = on_gained
         self._on_losing = on_losing
         self._on_lost = on_lost
@@ -118,12 +124,18 @@ class Ownership:
     def is_mine(self, partition: str) -> bool:
         """Whether this host may load, commit and put for a partition at this moment."""
         held = self._held.get(partition)
-        return held is not None and self._environment.monotonic() < held.deadline
+        return held is not None and self._lasts(partition, held)
 
     def owned(self) -> dict[str, float]:
         """The partitions that are ours now, draining ones too, each with its moment on the monotonic clock."""
+        return {partition: held.deadline for partition, held in self._held.items() if self._lasts(partition, held)}
+
+    def _lasts(self, partition: str, held: _Held) -> bool:
+        """Whether a partition is ours yet: as it was known to be, or by what the renewals tell."""
         now = self._environment.monotonic()
-        return {partition: held.deadline for partition, held in self._held.items() if now < held.deadline}
+        if now >= held.deadline and (standing := self._renewals.row(partition)) is not None:
+            held.deadline = max(held.deadline, standing.until)
+        return now < held.deadline
 
     async def refuse_beside_dotnet(self) -> None:
         """Return when no .NET worker serves the hub; to be called before `open`.
@@ -229,11 +241,16 @@ class Ownership:
         moment = self._environment.monotonic()
         for lease in leases:
             etag, answered = self._written.get(lease.partition, ("", 0.0))
+            renewed = self._renewals.row(lease.partition)
             if lease.etag == etag:
                 self._clock.wrote(lease.timestamp, answered)
+            elif renewed is not None and lease.etag == renewed.etag:
+                self._clock.wrote(lease.timestamp, renewed.answered)
             else:
                 self._clock.saw(lease.timestamp, moment)
         self._sightings = sight(self._sightings, leases)
+        if (estimate := self._clock.estimate(moment)) is not None:
+            self._renewals.tell_time(estimate - moment * TICKS_PER_SECOND)
 
     def _situation(self, closing: bool = False) -> Situation:
         moment = self._environment.monotonic()
@@ -277,25 +294,38 @@ class Ownership:
             return False
         self._written[partition] = (etag or "", self._environment.monotonic())
         if step.move in KEEPS:
-            self._keep(partition, sent + self._terms.lease - self._terms.margin)
+            lease = msgspec.structs.replace(step.lease, etag=etag or "")
+            self._keep(lease, sent + self._terms.lease - self._terms.margin)
         if step.move is Move.DRAIN:
             self._drain(partition)
         return True
 
-    def _keep(self, partition: str, deadline: float) -> None:
-        moment = self._environment.monotonic()
-        if deadline <= moment:
+    def _keep(self, lease: Lease, deadline: float) -> None:
+        if deadline <= self._environment.monotonic():
             return  # the answer came too late to rely on it
+        partition = lease.partition
         held = self._held.get(partition)
         gained = held is None
         if held is None:
             held = self._held[partition] = _Held()
-        if held.timer is not None:
-            held.timer.cancel()
-        held.deadline = deadline
-        held.timer = self._environment.call_later(deadline - moment, lambda: self._lose(partition))
+        held.deadline = max(held.deadline, deadline)
+        self._renewals.keep_row(lease, held.deadline)
+        self._set_timer(partition, held)
         if gained:
             self._on_gained(partition)
+
+    def _set_timer(self, partition: str, held: _Held) -> None:
+        if held.timer is not None:
+            held.timer.cancel()
+        delay = max(held.deadline - self._environment.monotonic(), 0.0)
+        held.timer = self._environment.call_later(delay, lambda: self._ends(partition, held))
+
+    def _ends(self, partition: str, held: _Held) -> None:
+        """The moment has come at which a partition was to end when it was last asked for."""
+        if self._lasts(partition, held):
+            self._set_timer(partition, held)
+        elif self._held.get(partition) is held:
+            self._lose(partition)
 
     def _drain(self, partition: str) -> None:
         held = self._held.get(partition)
@@ -318,6 +348,7 @@ class Ownership:
         held = self._held.pop(partition, None)
         if held is not None:
             held.end()
+            self._renewals.drop_row(partition)
             self._on_lost(partition)
 
 

@@ -156,8 +156,9 @@ class Move(StrEnum):
 
     CLAIM = "claim"
     RENEW = "renew"
+    """Ours, and its row says more than that: set right.  (What is as it should be is prolonged by the renewals.)"""
     DRAIN = "drain"
-    """Ours, renewed while what is in work comes to its end."""
+    """Ours, while what is in work comes to its end."""
     RELEASE = "release"
     STEAL = "steal"
     """Put ourselves there as the next owner."""
@@ -226,12 +227,13 @@ def plan(leases: Sequence[Lease], known: Situation) -> Plan:
         if step is not None:
             steps.append(step)
             soon |= step.move in (Move.DRAIN, Move.STEAL, Move.RELEASE)
+        soon |= known.held.get(lease.partition) is Hold.DRAINING
         if wanted_by == known.me:
             mine += 1
             soon |= lease.current_owner not in (None, known.me)
         elif wanted_by is not None:
             shares.setdefault(wanted_by, []).append(lease)
-        if step is None and (lease.current_owner or lease.next_owner):
+        if step is None and lease.current_owner != known.me and (lease.current_owner or lease.next_owner):
             ends.append(runs_out(lease, known.sightings[lease.partition], known.terms))
     if not known.closing:
         stolen = _balance(len(leases), mine, shares, known)
@@ -267,7 +269,7 @@ def _judge(lease: Lease, known: Situation) -> tuple[Step | None, str | None]:
     return None, lease.next_owner or lease.current_owner
 
 
-def _judge_own(lease: Lease, wanted: str | None, known: Situation) -> tuple[Step, str | None]:
+def _judge_own(lease: Lease, wanted: str | None, known: Situation) -> tuple[Step | None, str | None]:
     hold = known.held.get(lease.partition)
     leaving = known.closing or wanted is not None
     after = wanted if leaving else known.me
@@ -277,8 +279,10 @@ def _judge_own(lease: Lease, wanted: str | None, known: Situation) -> tuple[Step
     if hold is Hold.DRAINED:
         return _step(Move.RELEASE, lease, known), wanted
     if hold is Hold.DRAINING or leaving:
-        return _step(Move.DRAIN, lease, known), wanted
-    return _step(Move.RENEW, lease, known), known.me
+        stands = hold is Hold.DRAINING and lease.is_draining
+        return None if stands else _step(Move.DRAIN, lease, known), wanted
+    stands = lease.next_owner is None and not lease.is_draining
+    return None if stands else _step(Move.RENEW, lease, known), known.me
 
 
 def _balance(count: int, mine: int, shares: Mapping[str, Sequence[Lease]], known: Situation) -> list[Step]:
@@ -341,6 +345,11 @@ def _step(move: Move, lease: Lease, known: Situation) -> Step:
         case Move.TOUCH:
             after = lease
     return Step(move, after)
+
+
+def prolonged(lease: Lease, now: Ticks, terms: Terms) -> Lease:
+    """A row of ours with another lease interval, and else as it is."""
+    return msgspec.structs.replace(lease, last_renewal=now, expires_at=now + int(terms.lease * TICKS_PER_SECOND))
 
 
 def _left(leases: Sequence[Lease], steps: Sequence[Step], me: str) -> int:

@@ -1,4 +1,4 @@
-"""The loops of a host: one for each control queue that it owns, one for work items, one that renews what is in hand.
+"""The loops of a host: one for each control queue that it owns, and one for work items.
 
 Polls back off while nothing comes, and start over when something does, or when this process itself put a message.
 """
@@ -9,15 +9,13 @@ from collections.abc import Awaitable, Callable
 
 from holdtrue.environment import Environment
 
-from .mail import MOST_A_GET, Mail
+from .mail import MOST_A_GET
 from .service import ServiceError
 
 log = logging.getLogger("holdtrue.azure_storage")
 
 SHORTEST_SECONDS = 0.05
 """The first pause after an empty poll (as .NET's); each further one is half as long again."""
-RENEW_SECONDS = 1.0
-"""How often it is looked what in hand is to be renewed."""
 
 
 class Loop:
@@ -79,7 +77,6 @@ class Polling:
     def __init__(
         self,
         environment: Environment,
-        mail: Mail,
         *,
         pull: Callable[[int], Awaitable[int]],
         pull_work: Callable[[], Awaitable[int]],
@@ -87,13 +84,11 @@ class Polling:
         longest: float,
     ) -> None:
         self._environment = environment
-        self._mail = mail
         self._pull = pull
         self._came = came
         self._longest = longest
         self._control: dict[int, Loop] = {}
         self._work = Loop(environment, pull_work, came, longest, "the work-item queue")
-        self._renewals = asyncio.get_running_loop().create_task(self._renew())
 
     def gained(self, partition: int) -> None:
         """A control queue is ours."""
@@ -124,14 +119,9 @@ class Polling:
         for loop in self._control.values():
             loop.wake()
 
-    async def _renew(self) -> None:
-        while True:
-            await self._environment.sleep(RENEW_SECONDS)
-            await self._mail.renew_due()
-
     async def close(self) -> None:
         """Poll no more."""
-        tasks = [self._renewals, self._work.task, *(loop.task for loop in self._control.values())]
+        tasks = [self._work.task, *(loop.task for loop in self._control.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

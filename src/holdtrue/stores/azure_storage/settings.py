@@ -10,6 +10,7 @@ from holdtrue.core.errors import InvalidInput
 
 from .app_lease import AppLeaseTerms
 from .partitions import Terms
+from .renewing import RenewalTerms
 from .setting import Setting
 from .settings_needless import NEEDLESS
 from .settings_table import USED
@@ -95,4 +96,22 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
             lease=int(self.app_lease_interval),
             renew=self.app_lease_renew_interval,
             acquire=self.app_lease_acquire_interval,
+        )
+
+    def renewal_terms(self, owner: str, table: str) -> RenewalTerms:
+        """How all that a host has is renewed; `owner` is its name in the rows of `table`.
+
+        Partitions are renewed at least as often as they are looked at.
+        """
+        return RenewalTerms(
+            me=owner,
+            table=table,
+            rows=self.partition_terms(),
+            renew=min(self.lease_renew_interval, self.lease_acquire_interval),
+            app_lease=int(self.app_lease_interval),
+            renew_app_lease=self.app_lease_renew_interval,
+            take=self.take_visibility,
+            renew_messages_after=self.renew_messages_after,
+            renewed=self.renewed_visibility,
+            silence=self.silence_limit,
         )

@@ -6,6 +6,7 @@ for work.  An instance is read and judged only then.
 
 import asyncio
 import logging
+from functools import partial
 
 from holdtrue.core.events import ExecutionRewound, ExecutionStarted
 from holdtrue.core.messages import InboundMessage
@@ -19,7 +20,7 @@ from .dead_letters import DeadLetters
 from .dotnet_json import FormatError
 from .formats import Formats, arrived_as
 from .holding import Held
-from .mail import Mail
+from .mail import MOST_A_GET, Mail
 from .service import QueueMessage
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -137,33 +138,27 @@ class Taking:
     async def pull(self, partition: int) -> int:
         """Get what one control queue has, up to a batch; how many messages came.  Raises ServiceError."""
         queue = self._access.names.control(partition)
-        began = self._access.environment.monotonic()
-        messages = await self._mail.take(queue, 32)
-        for message in messages:
-            if not self._mail.came_again(queue, message, began):
-                await self._sort(queue, message, began)
+        count = await self._mail.pull(queue, MOST_A_GET, partial(self._sort, queue))
         await self._settle_odd()
-        return len(messages)
+        return count
 
-    async def _sort(self, queue: str, message: QueueMessage, began: float) -> None:
+    async def _sort(self, queue: str, number: int, message: QueueMessage) -> None:
         try:
             content = await self._formats.read_message(message)
         except FormatError as error:
             await self._letters.bury(
                 self._formats.unreadable_letter(queue, message, error), message.id, message.inserted
             )
-            await self._mail.delete_unheld(queue, message)
+            await self._mail.delete(number)
             return
         except StoreError as error:
             log.warning("a message of queue %s could not be read, it comes again: %s", queue, error)
+            self._mail.forget(number)
             return
         if content.due is not None and content.due > self._access.environment.now():
-            wait = self._formats.delay_until(content.due)
-            hand = self._mail.hold(queue, message, content, began)
-            await self._mail.give_back(hand.number, wait)
+            await self._mail.give_back(number, self._formats.delay_until(content.due))
             return
-        hand = self._mail.hold(queue, message, content, began)
-        self._bring(content.instance_id, arrived_as(content, hand.number, message))
+        self._bring(content.instance_id, arrived_as(content, number, message))
 
     def _bring(self, instance_id: str, arrived: Arrived) -> None:
         held = self._held.get(self._keys.of(instance_id))

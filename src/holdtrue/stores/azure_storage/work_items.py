@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -79,14 +80,9 @@ class WorkItems:
     async def pull(self, limit: int) -> int:
         """Get up to so many work items; how many came.  Raises ServiceError."""
         queue = self._access.names.work_items
-        began = self._access.environment.monotonic()
-        messages = await self._mail.take(queue, limit)
-        for message in messages:
-            if not self._mail.came_again(queue, message, began):
-                await self._sort(queue, message, began)
-        return len(messages)
+        return await self._mail.pull(queue, limit, partial(self._sort, queue))
 
-    async def _sort(self, queue: str, message: QueueMessage, began: float) -> None:
+    async def _sort(self, queue: str, number: int, message: QueueMessage) -> None:
         try:
             content = await self._formats.read_message(message)
             task = task_of(content)
@@ -94,26 +90,26 @@ class WorkItems:
             await self._letters.bury(
                 self._formats.unreadable_letter(queue, message, error), message.id, message.inserted
             )
-            await self._mail.delete_unheld(queue, message)
+            await self._mail.delete(number)
             return
         except StoreError as error:
             log.warning("a work item could not be read, it comes again: %s", error)
+            self._mail.forget(number)
             return
         if (task.instance_id, task.execution_id, task.scheduled) in self._unwanted:
-            await self._mail.delete_unheld(queue, message)
+            await self._mail.delete(number)
             return
-        hand = self._mail.hold(queue, message, content, began)
-        item = WorkItem(hand.number, content.id, task, message.dequeue_count, message.inserted)
+        item = WorkItem(number, content.id, task, message.dequeue_count, message.inserted)
         if item.queue not in self._served:
             wait = min(LONGEST_STRANGER_SECONDS, STRANGER_SECONDS << min(10, message.dequeue_count - 1))
-            await self._mail.give_back(hand.number, wait)
+            await self._mail.give_back(number, wait)
             return
         if item.run > 1:
             try:
                 item.report = await self._reports.read(task)
             except StoreError as error:
                 log.warning("what an earlier run of a work item reported could not be read, it begins anew: %s", error)
-        self._items[hand.number] = item
+        self._items[number] = item
 
     @property
     def has_work(self) -> bool:
