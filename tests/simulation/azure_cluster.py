@@ -28,6 +28,10 @@ from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import Part
 
 HUB = "Simulated"
+MOST_CALLS = 60_000
+"""Calls of a run: one that needs more will never come to rest."""
+ROWS_SECONDS = 600.0
+"""So long after everything has ended the rows of all instances tell what is true."""
 SETTINGS = AzureStorageSettings(
     partition_count=2,
     max_queue_polling_interval=2.0,
@@ -75,8 +79,9 @@ class LookingFormats(Formats):
 class AzureCluster(Cluster):
     """As `Cluster`, with faults at the calls of the account; what is true is read from the account itself."""
 
-    def __init__(self, seed: int, faults: CallFaults, *, hosts: int = 2) -> None:
+    def __init__(self, seed: int, faults: CallFaults, *, hosts: int = 2, most_calls: int = MOST_CALLS) -> None:
         self.seed = seed
+        self.most_calls = most_calls
         self.call_faults = faults
         self.names = [f"h{number}" for number in range(1, hosts + 1)]
         self.world = World()
@@ -147,6 +152,9 @@ class AzureCluster(Cluster):
         self._numbers[call.part, call.point] = len(self.calls)
         self.calls.append(call)
         now = self.loop.time()
+        self.times.read(self.environments[call.part.partition(".")[0]].now())
+        if len(self.calls) == self.most_calls:
+            self.failed.append(Broken(f"not at rest after {self.most_calls} calls: {self._unfinished()}"))
         self._at_once = self._at_once + 1 if self.trace and self.trace[-1][0] == now else 0
         if self._at_once > MOST_AT_ONCE:
             self.failed.append(Broken(f"{call.part} spins: {MOST_AT_ONCE} calls at one moment, now {call.kind}"))
@@ -166,7 +174,7 @@ class AzureCluster(Cluster):
         root.handlers, root.propagate = [self.errors], False
         self.model = StorageModel(SimulatedEnvironment(self.seed))
         self.model.account.watch = self._call_applied
-        self.ledger = Watch(self.model, self.hub_names, LookingFormats(self.model, self.hub_names))  # type: ignore[assignment]
+        self.ledger = Watch(self.model, self.hub_names, LookingFormats(self.model, self.hub_names), self.times)  # type: ignore[assignment]
         try:
             for name in self.names:
                 self.boot(name)
@@ -174,7 +182,9 @@ class AzureCluster(Cluster):
             await self._settle()
             self._end_of_faults()
             await self._settle()
+            await self._rows_become_true()
             self._raise_failed()
+            self._nothing_is_left()
             if self.errors.messages:
                 raise Broken(f"the engine reports a defect of its own: {self.errors.messages[0]}")
             scenario.check(self)
@@ -182,6 +192,21 @@ class AzureCluster(Cluster):
             root.handlers, root.propagate = handlers, propagate
             for name in list(self.hosts):
                 self.parts[name].die()
+
+    async def _rows_become_true(self) -> None:
+        """The reconciler finds every row that was left behind, without any message."""
+        watch: Watch = self.ledger  # type: ignore[assignment]
+        end = self.loop.time() + ROWS_SECONDS
+        while watch.rows_are_late():
+            self._raise_failed()
+            if self.loop.time() > end:
+                raise Broken(f"rows are wrong {ROWS_SECONDS:g} s after all has ended: {watch.rows_are_late()}")
+            await asyncio.sleep(10.0)
+
+    def _nothing_is_left(self) -> None:
+        found: list[str] = self.ledger.left()  # type: ignore[attr-defined]
+        if found:
+            raise Broken(f"left behind when all had come to rest: {'; '.join(found)}")
 
     def _at_rest(self) -> bool:
         if any("SUSPENDED" not in text for text in self.ledger.open().values()):  # type: ignore[attr-defined]

@@ -4,23 +4,27 @@ The truth of an instance is the fold of its event rows, or the start that its ro
 keeps is trusted.  It is kept apart from the store: reads the model's tables, and nothing of a host.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from broken import Broken
-from ledger import face
+from ledger import FACE, face
+from timekeeping import Timekeeping
 
 from holdtrue.core import events as ev
 from holdtrue.core.episode import ExecutionState
 from holdtrue.core.errors import InvariantBroken
 from holdtrue.core.messages import RESERVED_PREFIX
 from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project
-from holdtrue.stores.azure_storage.names import HubNames, unescape_key
+from holdtrue.stores.azure_storage.large import is_large
+from holdtrue.stores.azure_storage.names import HubNames, is_blob_of, unescape_key
 from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
 from holdtrue.stores.azure_storage.service import Row
 from holdtrue.stores.azure_storage.verdicts import names_newer_start
 from holdtrue.testing.storage_model import StorageModel
 
 Face = tuple[Any, ...] | None
+STATUS_AT = FACE.index("status")
 
 
 class Entry:
@@ -33,14 +37,21 @@ class Entry:
         self.episode = ""
         self.faces: list[tuple[int, Face]] = []
 
+    def always(self, wanted: frozenset[Status], since: int) -> bool:
+        """Whether its status was one of these from the moment `since` on."""
+        before = [index for index, (moment, _) in enumerate(self.faces) if moment <= since]
+        shown = [one for _, one in self.faces[before[-1] :]] if before else [None]
+        return all(one is not None and one[STATUS_AT] in wanted for one in shown)
+
 
 class Watch:
-    """Looks at the account after each write; `moment` counts them."""
+    """Looks at the account after each write; `moment` counts them.  `times` judges timers."""
 
-    def __init__(self, model: StorageModel, names: HubNames, formats: Any) -> None:
+    def __init__(self, model: StorageModel, names: HubNames, formats: Any, times: Timekeeping) -> None:
         self._model = model
         self._names = names
         self._formats = formats
+        self._times = times
         self.moment = 0
         self.entries: dict[str, Entry] = {}
         self.written: list[str] = []
@@ -68,6 +79,7 @@ class Watch:
         if sentinel is not None:
             self._one_writer(name, entry, sentinel)
             self._nothing_is_rewritten(name, entry, sentinel, history)
+            self._timers_are_in_time(name, entry, sentinel, history)
             entry.episode, entry.execution, entry.history = sentinel.state.episode, sentinel.execution_id, history
         else:
             entry.episode, entry.execution, entry.history = "", "", []
@@ -78,6 +90,7 @@ class Watch:
             projection = initial(self._formats.waiting_now(row))
             projection.status = view.status
         self._an_end_stays(name, before, projection, sentinel)
+        self._a_query_misses_nothing_live(name, view, projection)
         entry.projection = projection
         shown = None if projection is None else face(projection)
         if not entry.faces or entry.faces[-1][1] != shown:
@@ -160,6 +173,18 @@ class Watch:
             if history[ordinal] != old and not isinstance(history[ordinal], ev.GenericEvent):
                 raise Broken(f"{name!r}: event {ordinal} was {old}, and is {history[ordinal]}")
 
+    def _timers_are_in_time(self, name: str, entry: Entry, sentinel: Sentinel, history: list[ev.AnyEvent]) -> None:
+        """No timer fires before its time (rule 13), however often its message had to be put again."""
+        known = len(entry.history) if entry.execution == sentinel.execution_id else 0
+        self._times.no_timer_is_early(name, history[known:])
+        if known == 0:
+            self._times.its_time_has_come(name, history)
+
+    def _a_query_misses_nothing_live(self, name: str, row: Any, now: Projection | None) -> None:
+        """A terminal row never stands over a live execution: a query by status verifies only rows that are not."""
+        if row is not None and row.status in TERMINAL and now is not None and now.status not in TERMINAL:
+            raise Broken(f"{name!r}: its row says {row.status.name}, and it is {now.status.name}: a query would miss it")
+
     def _an_end_stays(
         self, name: str, before: Projection | None, now: Projection | None, sentinel: Sentinel | None
     ) -> None:
@@ -186,6 +211,18 @@ class Watch:
         if seen not in shown:
             raise Broken(f"a client read {name!r} as {seen} between {since} and {self.moment}; it was {shown}")
 
+    def listed(self, found: Sequence[Projection], wanted: frozenset[Status], since: int) -> None:
+        """A query by status, begun at the moment `since` and ended now: what it shows was true, and all that had one
+        of these statuses all the time is among it."""
+        shown = {one.instance_id: one for one in found}
+        if len(shown) != len(found):
+            raise Broken(f"a query shows an instance twice: {[one.instance_id for one in found]}")
+        for name, projection in shown.items():
+            self.saw(name, projection, since)
+        for name, entry in self.entries.items():
+            if name not in shown and entry.always(wanted, since):
+                raise Broken(f"a query for {sorted(one.name for one in wanted)} misses {name!r}: {entry.faces[-1][1]}")
+
     def status_of(self, name: str) -> Status | None:
         """By the account."""
         entry = self.entries.get(name)
@@ -198,3 +235,49 @@ class Watch:
             for name, entry in self.entries.items()
             if entry.projection is not None and entry.projection.status not in TERMINAL
         }
+
+    # -- at rest ---------------------------------------------------------------------------------------
+
+    def rows_are_late(self) -> list[str]:
+        """Whose row does not tell what is true (yet)."""
+        late = []
+        for name, entry in self.entries.items():
+            row = next(iter(self._model.tables.look(self._names.instances, self._formats.partition_key(name))), None)
+            told = None if row is None else self._formats.row_view(row)
+            true = entry.projection
+            if (told is None) != (true is None):
+                late.append(f"{name!r} has {'no' if told is None else 'a'} row")
+            elif told is not None and true is not None:
+                if (told.execution_id, told.status) != (true.execution_id, true.status):
+                    late.append(f"the row of {name!r} says {told.status.name}, it is {true.status.name}")
+                elif not _same_custom_status(self._formats.custom_status(row), true.custom_status):
+                    late.append(f"the row of {name!r} has another custom status than {true.custom_status!r}")
+        return late
+
+    def left(self) -> list[str]:
+        """What stands for nobody: rows of histories that do not count, extra rows that nothing needs any more, blobs
+        that nothing names."""
+        found = []
+        for name, entry in self.entries.items():
+            key = self._formats.partition_key(name)
+            rows = self._model.tables.look(self._names.history, key)
+            if entry.projection is None and rows:
+                found.append(f"{name!r} is gone, and its history has {len(rows)} rows: {[row.key for row in rows][:3]}")
+                continue
+            extra = [row.key for row in rows if row.key > "sentinel"]
+            if extra and entry.projection is not None and entry.projection.status in TERMINAL:
+                found.append(f"{name!r} has ended, and has the extra rows {extra}")
+            sentinel = next((read_sentinel(row) for row in rows if row.key == "sentinel"), None)
+            if sentinel is not None and sentinel.state.log is not None:
+                found.append(f"{name!r} has a redo log")
+        gone = [name for name, entry in self.entries.items() if entry.projection is None]
+        for blob in self._model.blobs.names(self._names.large_messages):
+            for name in gone:
+                if is_blob_of(name, blob):
+                    found.append(f"{name!r} is gone, and has the blob {blob}")
+        return found
+
+
+def _same_custom_status(told: str | None, true: str | None) -> bool:
+    """One that is too large for a row stands on the sentinel alone."""
+    return told == true or (told is None and true is not None and is_large(true))

@@ -48,6 +48,10 @@ class ModelBlobs:
         """A blob at this moment: for who watches, not for who works.  Raises KeyError where there is none."""
         return self._containers[container].blobs[blob].data
 
+    def names(self, container: str) -> list[str]:
+        """The names of a container's blobs at this moment, none where there is no such container: the same."""
+        return sorted(self._containers[container].blobs) if container in self._containers else []
+
     @request
     def create_container(self, container: str) -> bool:
         if not _NAME.fullmatch(container):

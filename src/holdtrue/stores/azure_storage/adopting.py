@@ -129,6 +129,8 @@ class Adopter:
         )
         await self._settle(held, read, decided)
         await self._pass_over(held, read, decided)
+        if decided.run is Run.REWIND and status is Status.FAILED:
+            await self._rows.rewinds(held, read.row)
         record = self._record(held, read, decided)
         if record is None:
             await self._clear_debt(held)

@@ -9,8 +9,8 @@ import logging
 
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.events import ExecutionStarted
-from holdtrue.core.projection import Projection
-from holdtrue.stores.errors import StoreError
+from holdtrue.core.projection import Projection, Status
+from holdtrue.stores.errors import StoreError, StoreUnavailable
 
 from .access import Access
 from .formats import Formats
@@ -86,6 +86,19 @@ class RowWriter:
             # Purged (a top-level row), or a child's that is not there yet.
             return held.started is not None and held.started.parent is not None
         return not names_newer_start(self._formats.row_view(row), sentinel)
+
+    async def rewinds(self, held: Held, row: Row | None) -> None:
+        """Say on the row that an instance is to be rewound, before its commit: a terminal row never stands over a live
+        execution, or a query would miss it (rule 7).  Raises StoreUnavailable where the row has changed."""
+        if row is None or self._formats.row_view(row).status is Status.PENDING:
+            return
+        values = self._formats.rewound_row(self._access.environment.now())
+        operation = Operation(do=Do.MERGE, partition=row.partition, key="", values=values, etag=row.etag)
+        try:
+            held.row_etag = await self._access.write(self._access.names.instances, operation)
+        except (Conflict, NotThere) as error:
+            raise StoreUnavailable(f"instance {held.instance_id!r}: its row changed, it is read anew") from error
+        held.row_is_late = True
 
     async def mend(self, held: Held, row: Row | None, projection: Projection) -> None:
         """Write the row of an instance that this host holds and whose status it does not tell (rule 9)."""
