@@ -6,13 +6,14 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from azure_cluster import AzureCluster
 from scenarios import Disturbed, Programs, fixed
 from search import Failed, shrink, story
 
+from holdtrue.stores.azure_storage import adopting, committing, formats, planning, purging
 from holdtrue.testing.storage_faults import OF_WRITES, READS, Call, CallFault, CallFaultList, CallFaults, Mishap
 from holdtrue.testing.virtual_time import run
 
@@ -53,10 +54,16 @@ def _seconds(which: Mishap, long: float) -> float:
     return 0.01 if long < 0.4 else 1.0 if long < 0.8 else 40.0
 
 
-def play(seed: int, scenario: Any, faults: CallFaults, hosts: int = 2) -> tuple[AzureCluster, Exception | None]:
-    """One run; what it broke, if anything."""
+def play(
+    seed: int, scenario: Any, faults: CallFaults, hosts: int = 2, *, small: bool = False
+) -> tuple[AzureCluster, Exception | None]:
+    """One run; what it broke, if anything.
+
+    `small`: transactions hold few operations, messages go ahead for seconds only, so that whatever takes more than one
+    of them is met in every run.
+    """
     cluster = AzureCluster(seed, faults, hosts=hosts)
-    with _what_died_lies_still():
+    with _what_died_lies_still(), _small_limits() if small else nullcontext():
         try:
             run(cluster.run(scenario))
             return cluster, None
@@ -64,6 +71,28 @@ def play(seed: int, scenario: Any, faults: CallFaults, hosts: int = 2) -> tuple[
             return cluster, error
         finally:
             cluster.forget()
+
+
+SMALL = (
+    (planning, "MOST_OPERATIONS", 6),
+    (adopting, "MOST_KEPT", 3),
+    (committing, "MOST_KEPT", 3),
+    (purging, "BATCH", 3),
+    (formats, "LONGEST_DELAY", 15),
+)
+"""Limits of the service and of the store, and what they are where they are to be met."""
+
+
+@contextmanager
+def _small_limits() -> Iterator[None]:
+    before = [getattr(module, name) for module, name, _ in SMALL]
+    for module, name, value in SMALL:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name, _), value in zip(SMALL, before, strict=True):
+            setattr(module, name, value)
 
 
 @contextmanager

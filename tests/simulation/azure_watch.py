@@ -16,6 +16,7 @@ from holdtrue.core.episode import ExecutionState
 from holdtrue.core.errors import InvariantBroken
 from holdtrue.core.messages import RESERVED_PREFIX
 from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project
+from holdtrue.stores.azure_storage.keeping import PREFIX
 from holdtrue.stores.azure_storage.large import is_large
 from holdtrue.stores.azure_storage.names import HubNames, is_blob_of, unescape_key
 from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
@@ -107,7 +108,7 @@ class Watch:
                 sentinel = read_sentinel(one)
             elif one.key < "sentinel":
                 events[int(one.key, 16)] = one
-        if sentinel is None or not sentinel.has_history:
+        if sentinel is None or not sentinel.has_history or sentinel.state.purging:
             return row, sentinel, []
         if sentinel.state.log is not None:
             log = self._formats.log_in(self._formats.blob_now(sentinel.state.log), sentinel.state.log)
@@ -264,7 +265,8 @@ class Watch:
             if entry.projection is None and rows:
                 found.append(f"{name!r} is gone, and its history has {len(rows)} rows: {[row.key for row in rows][:3]}")
                 continue
-            extra = [row.key for row in rows if row.key > "sentinel"]
+            # What was kept belongs to the id: the next execution takes it.
+            extra = [row.key for row in rows if row.key > "sentinel" and not row.key.startswith(PREFIX)]
             if extra and entry.projection is not None and entry.projection.status in TERMINAL:
                 found.append(f"{name!r} has ended, and has the extra rows {extra}")
             sentinel = next((read_sentinel(row) for row in rows if row.key == "sentinel"), None)

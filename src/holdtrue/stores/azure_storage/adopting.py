@@ -140,6 +140,7 @@ class Adopter:
             await self._keep_for_worker(held, read, decided)
             return None
         held.given = {one.key: one for one in decided.give}
+        held.more_kept = len(kept) > MOST_KEPT
         held.history = read.events if record.length else None
         return held, LockedInstance(lease=lease, record=record, messages=[_inbound(one) for one in decided.give])
 

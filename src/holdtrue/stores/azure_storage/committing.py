@@ -98,6 +98,9 @@ class Committer:
                 held.is_current = True
                 return CommitResult.COMMITTED
             commit = _with_recursion(commit)
+            if held.more_kept and not commit.ended:
+                # No message drives the episode of what is still kept.
+                commit = msgspec.structs.replace(commit, wake=True)
             now = self._access.environment.now()
             taken = [_taken(held, key) for key in commit.consumed if key in held.given]
             episode = next_episode(held.state.episode, self.chance())

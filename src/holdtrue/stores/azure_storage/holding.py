@@ -35,6 +35,7 @@ class Held:
         "is_current",
         "known_deleted",
         "lease",
+        "more_kept",
         "partition",
         "partition_key",
         "replaces",
@@ -64,6 +65,8 @@ class Held:
         self.given: dict[int, Arrived] = {}
         self.history: list[AnyEvent] | None = None
         self.known_deleted: set[str] = set()
+        self.more_kept = False
+        """Whether more messages were kept beside its history than are given at a time: it is woken for them."""
         self.replaces: OutboundMessage | None = None
         """What the parent of the execution is told whose place this start takes."""
         self.is_current = True
