@@ -18,6 +18,8 @@ import holdtrue
 from holdtrue.core import events as ev
 from holdtrue.stores.azure_storage.formats import Formats
 from holdtrue.stores.azure_storage.names import HubNames
+from holdtrue.stores.azure_storage.payloads import Payloads
+from holdtrue.stores.azure_storage.sentinel import Sentinel
 from holdtrue.stores.azure_storage.service import Row
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
@@ -65,6 +67,14 @@ class LookingFormats(Formats):
         except StopIteration as stop:
             return stop.value.event  # type: ignore[no-any-return]
         raise AssertionError("the row of an event names a blob")
+
+    def whole_now(self, sentinel: Sentinel) -> Sentinel:
+        """A sentinel with the texts that are too large for its row."""
+        try:
+            Payloads(self).whole(sentinel).send(None)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        raise AssertionError("it waits for nothing")
 
     def waiting_now(self, row: Row) -> ev.ExecutionStarted:
         """The start that a row holds."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from azure_cluster import AzureCluster
-from scenarios import Disturbed, Programs, fixed
+from azure_scenarios import DisturbedOnAzure, fixed_on_azure
 from search import Failed, shrink, story
 
 from holdtrue.stores.azure_storage import adopting, committing, formats, planning, purging
@@ -115,18 +115,6 @@ def _what_died_lies_still() -> Iterator[None]:
             gc.enable()
 
 
-def scenarios() -> dict[str, Any]:
-    """The scenarios in which every single fault is tried; `large` needs more than one transaction an episode."""
-    some = {name: one for name, one in fixed().items() if name != "lives"}
-    large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
-    told = [["events", "Go", 1, ["x"]], ["echo", "a"], ["timer", 60], ["child", [["echo", "b"]]], ["timer", 60]]
-    return {
-        **some,
-        "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0),
-        "told": Programs({"t": told}, longest=86_400.0),
-    }
-
-
 AMBIGUOUS = (Mishap.LOST, Mishap.RESENT, Mishap.LATE)
 """After these the caller does not know whether a write was done; a late one comes when it has gone on."""
 SECONDS = {Mishap.LATE: 3.0, Mishap.DOUBLED: 3.0, Mishap.SLOW: 3.0, Mishap.SLOW_ANSWER: 3.0}
@@ -144,7 +132,7 @@ def points(
 
     `kinds` are beginnings of the calls' verbs, `seconds` how long each takes where it is not as usual.
     """
-    cluster, error = play(1, scenarios()[name], CallFaultList())
+    cluster, error = _fixed(name)
     if error is not None:
         raise error
     found = []
@@ -160,22 +148,35 @@ def points(
     return found
 
 
-def with_one(name: str, fault: CallFault) -> None:
-    """A fixed scenario with one fault; raises Failed where anything is not as it must be."""
-    cluster, error = play(1, scenarios()[name], CallFaultList([fault]))
+IN_SMALL = ("away", "renewed")
+"""Fixed scenarios that are run with small limits."""
+
+
+def _fixed(name: str, *faults: CallFault) -> tuple[AzureCluster, Exception | None]:
+    return play(1, fixed_on_azure()[name], CallFaultList(faults), small=name in IN_SMALL)
+
+
+def with_these(name: str, *faults: CallFault) -> None:
+    """A fixed scenario with these faults; raises Failed where anything is not as it must be."""
+    cluster, error = _fixed(name, *faults)
     if error is not None:
-        raise Failed(f"scenario {name!r} on Azure Storage with {fault}: {error}\n{story(cluster)}") from error
+        raise Failed(f"scenario {name!r} on Azure Storage with {faults}: {error}\n{story(cluster)}") from error
+
+
+def by_chance(seed: int, faults: CallFaults) -> tuple[AzureCluster, Exception | None]:
+    """The random scenario of a seed; every second one with small limits."""
+    return play(seed, DisturbedOnAzure(seed), faults, small=seed % 2 == 1)
 
 
 def by_seed(seed: int) -> None:
     """The run of a seed; raises Failed with the shortest list of faults that still breaks it."""
     faults = ByChance(seed)
-    _, error = play(seed, Disturbed(seed), faults)
+    _, error = by_chance(seed, faults)
     if error is None:
         return
     drawn: Sequence[CallFault] = shrink(  # type: ignore[assignment]
         faults.drawn,  # type: ignore[arg-type]
-        lambda some: play(seed, Disturbed(seed), CallFaultList(some))[1] is not None,  # type: ignore[arg-type]
+        lambda some: by_chance(seed, CallFaultList(some))[1] is not None,  # type: ignore[arg-type]
     )
-    again, smaller = play(seed, Disturbed(seed), CallFaultList(drawn))
+    again, smaller = by_chance(seed, CallFaultList(drawn))
     raise Failed(f"seed {seed} on Azure Storage: {smaller or error}\nfaults: {drawn}\n{story(again)}") from error

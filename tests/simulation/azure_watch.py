@@ -37,9 +37,20 @@ class Entry:
         self.execution = ""
         self.episode = ""
         self.faces: list[tuple[int, Face]] = []
+        self.row_since: int | None = None
+        """Since which moment it has a row (None: it has none): a child has none at first, a purge takes it first."""
+        self.going_until = 0
+        """The last moment at which it had ended and had no row: its purge was under way, and was seen or not."""
+
+    @property
+    def is_going(self) -> bool:
+        """Whether its purge has taken its row."""
+        return self.row_since is None and self.projection is not None and self.projection.status in TERMINAL
 
     def always(self, wanted: frozenset[Status], since: int) -> bool:
-        """Whether its status was one of these from the moment `since` on."""
+        """Whether from the moment `since` on it had a row, and its status was one of these."""
+        if self.row_since is None or self.row_since > since:
+            return False
         before = [index for index, (moment, _) in enumerate(self.faces) if moment <= since]
         shown = [one for _, one in self.faces[before[-1] :]] if before else [None]
         return all(one is not None and one[STATUS_AT] in wanted for one in shown)
@@ -71,6 +82,10 @@ class Watch:
     def _look(self, name: str) -> None:
         entry = self.entries.setdefault(name, Entry())
         row, sentinel, history = self._stands(name)
+        if entry.is_going:
+            entry.going_until = self.moment
+        if row is None or entry.row_since is None:
+            entry.row_since = None if row is None else self.moment
         if sentinel is not None and sentinel.state.purging:
             sentinel, history = None, []
         before = entry.projection
@@ -144,6 +159,7 @@ class Watch:
         told = sentinel.state.projection
         if told is None:
             raise Broken(f"{name!r}: its sentinel has no projection")
+        told = self._formats.whole_now(sentinel).state.projection
         projection.custom_status = told.custom_status
         # A continued execution keeps the time of the first.
         projection.created_at = told.created_at
@@ -203,6 +219,8 @@ class Watch:
         """A client's read, begun at the moment `since` and ended now, shows what was true at some moment between."""
         seen = None if projection is None else face(projection)
         entry = self.entries.get(name)
+        if seen is None and entry is not None and (entry.is_going or entry.going_until >= since):
+            return
         faces = [] if entry is None else entry.faces
         shown: list[Face] = [None] if not faces or faces[0][0] > since else []
         for index, (moment, one) in enumerate(faces):

@@ -1,7 +1,8 @@
 """The hub on Azure Storage, where no transaction joins queues, history and rows: by chance, and at every point."""
 
 import pytest
-from azure_search import by_seed, points, scenarios, with_one
+from azure_scenarios import fixed_on_azure
+from azure_search import by_seed, points, with_these
 
 from holdtrue.testing.storage_faults import Mishap
 
@@ -17,14 +18,14 @@ def test_random_runs(first: int) -> None:
 
 
 @pytest.mark.parametrize("share", range(SHARES - 1))
-@pytest.mark.parametrize("name", [name for name in scenarios() if name not in ("large", "held", "told")])
+@pytest.mark.parametrize("name", [name for name in fixed_on_azure() if name not in ("large", "held", "told")])
 def test_every_death_and_every_lost_answer(name: str, share: int) -> None:
     every = points(name, (Mishap.LOST, Mishap.CRASH_AFTER))
     every += points(name, (Mishap.RESENT, Mishap.PAUSE_AFTER), kinds=("tables.transact", "tables.write"))
     assert len(every) > 80
     # Of four shares three: there is no time for all; `make mutants` plays the fourth too.
     for fault in every[share::SHARES]:
-        with_one(name, fault)
+        with_these(name, fault)
 
 
 @pytest.mark.parametrize("share", range(SHARES))
@@ -32,11 +33,11 @@ def test_a_commit_in_parts_stopped_after_each(share: int) -> None:
     every = points("large", (Mishap.LOST, Mishap.RESENT, *DEATHS), kinds=("tables.transact", "blobs."))
     assert len(every) > 80
     for fault in every[share::SHARES]:
-        with_one("large", fault)
+        with_these("large", fault)
 
 
 def test_a_message_that_comes_again_long_after_it_was_used_up() -> None:
     every = points("told", (Mishap.LATE, Mishap.DOUBLED), kinds=("queues.put",), seconds=100.0)
     assert len(every) >= 8
     for fault in every:
-        with_one("told", fault)
+        with_these("told", fault)

@@ -1,0 +1,149 @@
+"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, lives of one id, large texts."""
+
+import asyncio
+import random
+from typing import Any
+
+from broken import Broken
+from cluster import Cluster, Insisting, Work
+from scenarios import Disturbed, Programs, fixed
+from workload import Maker, Program
+
+from holdtrue.client.errors import ClientError
+from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.testing.virtual_time import as_part
+
+LARGE = 70_000
+"""Characters that no column holds."""
+LIVE = frozenset(status for status in Status if status not in TERMINAL)
+
+
+async def query(user: Insisting, wanted: frozenset[Status]) -> None:
+    """A query by status, held against what is true."""
+    since = user.cluster.ledger.moment
+    _, page = await user.do(lambda: user.client.query_page(statuses=sorted(wanted), page_size=1_000))
+    found = [status.record.projection for status in page.items]
+    user.cluster.ledger.listed(found, wanted, since)  # type: ignore[attr-defined]
+
+
+class Reading:
+    """A client that does nothing but read, as long as anything is to be seen."""
+
+    def __init__(self, names: list[str], chance: random.Random, pause: float, times: int = 60) -> None:
+        self._names = names
+        self._chance = chance
+        self._pause = pause
+        self._times = times
+
+    async def __call__(self, user: Insisting) -> None:
+        for _ in range(self._times):
+            if self._chance.random() < 0.3:
+                await query(user, LIVE if self._chance.random() < 0.7 else TERMINAL)
+            else:
+                await user.status(self._chance.choice(self._names))
+            await asyncio.sleep(self._pause * self._chance.random())
+
+
+class Large(Maker):
+    """Programs with some texts that no column holds."""
+
+    def step(self, verb: str, depth: int) -> list[Any]:
+        made = super().step(verb, depth)
+        if verb in ("echo", "status") and self._chance.random() < 0.4:
+            made[1] += "x" * LARGE
+        return made
+
+
+class DisturbedOnAzure(Disturbed):
+    """As on every hub; some beside a reader, some with large texts, and ids that no path may have as they are."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        more = random.Random(f"azure scenario:{seed}")
+        if more.random() < 0.1:
+            maker = Large(more)
+            self.programs = {f"a/b {number}": maker.program() for number in range(more.randint(1, 2))}
+        self._reader = Reading(list(self.programs), more, 2.0) if more.random() < 0.4 else None
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        works = super().clients(cluster)
+        return works if self._reader is None else [*works, ("reader", self._reader)]
+
+
+class Renewed(Programs):
+    """One id, started, started anew, restarted, purged, started again; beside it a client that reads all the time."""
+
+    def __init__(self) -> None:
+        super().__init__({"t/1": [["status", "s"], ["echo", "a"]]}, longest=86_400.0)
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [("user", self._use), ("reader", Reading(list(self.programs), random.Random(1), 0.4, 25))]
+
+    async def _use(self, user: Insisting) -> None:
+        client, ((name, steps),) = user.client, self.programs.items()
+        for life in range(2):
+            await user.start(name, [steps, []], start_id=f"first {life}")
+            await user.ended(name)
+            # A program that ends in its first episode.
+            await user.start(name, [[["status", "at once"]], []], start_id=f"second {life}")
+            await user.ended(name)
+            try:
+                await user.do(lambda: client.restart(name))
+            except ClientError:
+                pass  # an earlier try of this call has done it, and that one goes on
+            await user.ended(name)
+            await user.do(lambda: client.purge(name))
+            if await user.status(name) is not None:
+                raise Broken(f"{name!r} was purged, and is there")
+        await query(user, TERMINAL)
+
+    def check(self, cluster: Cluster) -> None:
+        if cluster.ledger.status_of("t/1") is not None:
+            raise Broken("'t/1' was purged, and is there")
+
+
+class Away(Programs):
+    """More events than one transaction holds come while no host is there: one episode takes them all."""
+
+    def __init__(self, count: int) -> None:
+        self._tags = [f"e{number}" for number in range(count)]
+        super().__init__({"w": [["events", "Go", count, self._tags]]}, longest=86_400.0)
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [("user", self._use)]
+
+    async def _use(self, user: Insisting) -> None:
+        cluster, client = user.cluster, user.client
+        await user.start("w", [self.programs["w"], []])
+        await user.until("w", lambda status: status.runtime_status is Status.RUNNING)
+        for name in cluster.names:
+            await cluster.leave(name)
+        for tag in self._tags:
+            await user.do(lambda tag=tag: client.raise_event("w", "Go", tag))  # type: ignore[misc]
+        with as_part(None):
+            for name in cluster.names:
+                cluster.boot(name)
+        await user.ended("w")
+
+
+def fixed_on_azure() -> dict[str, Any]:
+    """The scenarios in which every single fault is tried.
+
+    `large` needs more than one transaction an episode, `told` remembers long, `away` takes many messages at once,
+    `renewed` has one id live on and on, `big` has texts that no column holds.
+    """
+    some = {name: one for name, one in fixed().items() if name != "lives"}
+    large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
+    told = [["events", "Go", 1, ["x"]], ["echo", "a"], ["timer", 60], ["child", [["echo", "b"]]], ["timer", 60]]
+    long = "y" * LARGE
+    big = [["status", f"s{long}"], ["echo", f"a{long}"], ["events", "Go", 1, [f"e{long}"]], ["child", [["echo", long]]]]
+    return {
+        **some,
+        "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0),
+        "told": Programs({"t": told}, longest=86_400.0),
+        "away": Away(12),
+        "renewed": Renewed(),
+        "big": Programs({"b/1": big}, longest=86_400.0),
+    }
+
+
