@@ -316,7 +316,9 @@ class Formats:
     async def start_row(self, start: Start) -> dict[str, Value | None]:
         """The row of a start; an input that is too large for it is written as a blob."""
         started: ev.ExecutionStarted = start.started
-        blob = column_blob(started.instance_id, started.execution_id, "Input", started.input)
+        # Each try has a blob of its own: a purge of what stood there before may still delete that of an earlier one.
+        attempt = f"{started.execution_id}-{self._random.getrandbits(32):08x}"
+        blob = column_blob(started.instance_id, attempt, "Input", started.input)
         if blob is not None:
             await self.put_blob(blob)
         values = start_values(

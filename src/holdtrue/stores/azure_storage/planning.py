@@ -170,6 +170,7 @@ def _last_state(
         owed=owed,
         log=None,
         purging=False,
+        blobs_before=0,
         woken=commit.wake and not commit.ended,
         waits=False,
     )

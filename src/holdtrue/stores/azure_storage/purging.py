@@ -1,12 +1,16 @@
 """Deletes ended instances (rule 12): the row first, then the partition under the sentinel's If-Match.
 
-Whoever meets an interrupted purge goes on with it; a new execution of the id that begins meanwhile stops it.
+Whoever meets an interrupted purge goes on with it; a new execution of the id that begins meanwhile stops it.  Blobs
+are listed before the row goes, so that none of a newer execution is among them, and deleted before the sentinel that
+says up to when they were made.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
 
+from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.projection import TERMINAL
 from holdtrue.stores.errors import StoreMissing, StoreUnavailable
 from holdtrue.stores.protocol import Purged
@@ -14,15 +18,17 @@ from holdtrue.stores.protocol import Purged
 from .access import Access, is_conflict
 from .formats import Formats
 from .listing import Listing
-from .names import SENTINEL
+from .names import SENTINEL, blob_prefixes, is_blob_of
 from .progress import Reports
 from .reading import Reader
 from .sentinel import Sentinel, state_values
-from .service import ANY, Conflict, Do, NotThere, Operation, ServiceError
+from .service import ANY, BlobInfo, Conflict, Do, NotThere, Operation, ServiceError
 from .verdicts import names_newer_start
 
 BATCH = 99
 TRIES = 8
+AT_ONCE = 16
+"""Blobs deleted at once."""
 
 
 class Purger:
@@ -63,7 +69,12 @@ class Purger:
             if (record.projection.status not in TERMINAL and not missing) or (newer and not missing):
                 counts.refused.append(instance_id)
                 return False
-            if row is not None:
+            blobs = await self._blobs_of(instance_id)
+            if row is None:
+                # The row went in a purge before this one; what a newer start has put since is not to be taken.
+                last_write = 0 if sentinel is None else sentinel.timestamp
+                blobs = [one for one in blobs if one.created < last_write - last_write % TICKS_PER_SECOND]
+            else:
                 try:
                     await self._access.write(
                         self._access.names.instances,
@@ -73,17 +84,41 @@ class Purger:
                     pass
                 except Conflict:
                     continue
+            if blobs and sentinel is not None:
+                sentinel = await self._marked(instance_id, sentinel, max(one.created for one in blobs) + 1)
+            if sentinel is not None or row is not None:
+                await self._delete(blobs)
             if sentinel is not None:
                 await self.finish(instance_id, sentinel)
             await self._reports.forget_all(instance_id)
-            await self._blobs(instance_id)
             counts.instances += 1
             return True
         raise StoreUnavailable(f"instance {instance_id!r} changes while it is purged: try again")
 
+    async def _marked(self, instance_id: str, sentinel: Sentinel, blobs_before: Ticks) -> Sentinel | None:
+        """The sentinel, which says that it is being purged, and the blobs of before with it; None where it is gone or
+        a new execution's."""
+        state = msgspec.structs.replace(sentinel.state, purging=True, blobs_before=blobs_before)
+        operation = Operation(
+            do=Do.MERGE,
+            partition=self._formats.partition_key(instance_id),
+            key=SENTINEL,
+            values=state_values(state),
+            etag=sentinel.etag,
+        )
+        try:
+            await self._access.write(self._access.names.history, operation)
+        except (Conflict, NotThere):
+            pass
+        found = await self._access.sentinel(instance_id)
+        return found if found is not None and found.state.purging else None
+
     async def finish(self, instance_id: str, sentinel: Sentinel) -> None:
         """Delete a history partition, each transaction under the sentinel's If-Match; stop where another begins."""
         partition = self._formats.partition_key(instance_id)
+        if sentinel.state.blobs_before:
+            left = await self._blobs_of(instance_id)
+            await self._delete([one for one in left if one.created < sentinel.state.blobs_before])
         etag, state = sentinel.etag, msgspec.structs.replace(sentinel.state, purging=True)
         keys: list[str] = []
         for _ in range(10_000):
@@ -116,21 +151,26 @@ class Purger:
             etag = etags[-1] or etag
         raise StoreUnavailable(f"instance {instance_id!r}: its purge does not end; it is gone on with later")
 
-    async def _blobs(self, instance_id: str) -> None:
-        """Blobs of the instance."""
+    async def _blobs_of(self, instance_id: str) -> list[BlobInfo]:
+        """The blobs of an instance, under its plain and its escaped id, as the container lists them."""
         container, blobs = self._access.names.large_messages, self._access.service.blobs
-        prefix = f"{self._formats.partition_key(instance_id)}/"
-        token: str | None = None
-        while True:
-            asked = token
-            try:
-                found, token = await self._access.read(
-                    f"container {container}",
-                    lambda: blobs.list_blobs(container, prefix, token=asked),  # noqa: B023
-                )
-            except StoreMissing:
-                return
-            for one in found:
-                await self._formats.delete_blob(one.name)
-            if token is None:
-                return
+        listed: dict[str, BlobInfo] = {}
+        for prefix in blob_prefixes(instance_id):
+            token: str | None = None
+            while True:
+                asked = token
+                try:
+                    found, token = await self._access.read(
+                        f"container {container}",
+                        lambda: blobs.list_blobs(container, prefix, token=asked),  # noqa: B023
+                    )
+                except StoreMissing:
+                    return []
+                listed |= {one.name: one for one in found if is_blob_of(instance_id, one.name)}
+                if token is None:
+                    break
+        return list(listed.values())
+
+    async def _delete(self, blobs: Sequence[BlobInfo]) -> None:
+        for begin in range(0, len(blobs), AT_ONCE):
+            await asyncio.gather(*(self._formats.delete_blob(one.name) for one in blobs[begin : begin + AT_ONCE]))

@@ -76,7 +76,8 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     `episode` is `number-random`, one a commit; `rows` how many event rows count.  The record is without its
     payloads of the start (the row of the start holds them).  `log` names the blob of a redo log (rule 5), `payload` the
     blob of the projection's texts where they are too large for a row.
-    `purging`: a purge is under way (rule 12).  `woken`: one more episode is wanted, without any message.
+    `purging`: a purge is under way (rule 12), and takes the blobs made before `blobs_before`.  `woken`: one more
+    episode is wanted, without any message.
     `waits`: it has messages, kept beside it, that a host without its code got.
     """
 
@@ -99,6 +100,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     log: str | None = None
     payload: str | None = None
     purging: bool = False
+    blobs_before: Ticks = 0
     woken: bool = False
     waits: bool = False
 
