@@ -17,10 +17,10 @@ from workload import World
 import holdtrue
 from holdtrue.core import events as ev
 from holdtrue.stores.azure_storage.formats import Formats
-from holdtrue.stores.azure_storage.names import HubNames
+from holdtrue.stores.azure_storage.names import HubNames, partition_of, unescape_key
 from holdtrue.stores.azure_storage.payloads import Payloads
 from holdtrue.stores.azure_storage.sentinel import Sentinel
-from holdtrue.stores.azure_storage.service import Row
+from holdtrue.stores.azure_storage.service import Row, ServiceError
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.stores.errors import StoreError
@@ -86,6 +86,33 @@ class LookingFormats(Formats):
         raise AssertionError("the row of a start names a blob")
 
 
+class Leases:
+    """Rule 14: who begins a commit has the lease of its partition by its own clock, counted from before the renewal
+    was sent.  (One that was sent in time may arrive late: its If-Match is all that holds it.)"""
+
+    def __init__(self, names: HubNames) -> None:
+        self._names = names
+        self._made: dict[tuple[str, int], float] = {}
+        self._renewed: dict[tuple[str, str], float] = {}
+
+    def made(self, call: Call, at: float) -> None:
+        """A call is made."""
+        self._made[call.part, call.point] = at
+
+    def answered(self, call: Call, given: tuple[Any, ...]) -> None:
+        """A host's call has had its effect.  Raises Broken."""
+        at = self._made[call.part, call.point]
+        if call.verb == "tables.write" and given[0] == self._names.partitions:
+            if str(given[1].values.get("CurrentOwner") or "").startswith(f"holdtrue-{call.part}-"):
+                self._renewed[call.part, given[1].key] = at
+        elif call.verb == "tables.transact" and given[0] == self._names.history:
+            name = unescape_key(given[1][0].partition)
+            queue = self._names.control(partition_of(name, SETTINGS.partition_count))
+            renewed = self._renewed.get((call.part, queue))
+            if renewed is None or at - renewed >= SETTINGS.lease_interval:
+                raise Broken(f"{call.part} commits {name!r} at {at:g}, and had its lease renewed at {renewed}")
+
+
 class AzureCluster(Cluster):
     """As `Cluster`, with faults at the calls of the account; what is true is read from the account itself."""
 
@@ -96,6 +123,7 @@ class AzureCluster(Cluster):
         self.names = [f"h{number}" for number in range(1, hosts + 1)]
         self.world = World()
         self.hub_names = HubNames(HUB)
+        self._leases = Leases(self.hub_names)
         self.hosts: dict[str, holdtrue.Host] = {}
         self.parts: dict[str, Part] = {}
         self.environments: dict[str, SimulatedEnvironment] = {}
@@ -105,6 +133,7 @@ class AzureCluster(Cluster):
         """Which calls got messages."""
         self.last_write = 0
         """How many calls had been made at the last write of an instance."""
+        self.last_write_at = 0.0
         self.counts: Counter[str] = Counter()
         self.errors = Errors()
         self.faults_over = False
@@ -149,17 +178,23 @@ class AzureCluster(Cluster):
     def _call_applied(self, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
         try:
             if self.ledger.applied(verb, given, outcome):
-                self.last_write = len(self.calls)
+                self.last_write, self.last_write_at = len(self.calls), self.loop.time()
         except BaseException as error:
             self.failed.append(error)
             raise
 
     def _call_answered(self, call: Call, given: tuple[Any, ...], outcome: Any) -> None:
+        if call.part in self.codes and not isinstance(outcome, ServiceError):
+            try:
+                self._leases.answered(call, given)
+            except Broken as broken:
+                self.failed.append(broken)
         if call.verb == "queues.take" and isinstance(outcome, list) and outcome:
             self.fruitful.add(self._numbers[call.part, call.point])
 
     def _call_made(self, call: Call, fault: CallFault | None) -> None:
         self._numbers[call.part, call.point] = len(self.calls)
+        self._leases.made(call, self.loop.time())
         self.calls.append(call)
         now = self.loop.time()
         self.times.read(self.environments[call.part.partition(".")[0]].now())

@@ -89,7 +89,36 @@ RULES = [
         "            owed=[Owed(execution, last.episode, first, first + end)],",
         "            owed=[],",
     ),
+    Rule(
+        "4",
+        "a conflict is taken for a lost lease",
+        "committing.py",
+        "                if not is_conflict(error):\n                    raise self._access.failure(f\"instance",
+        "                if type(error).__name__ == \"Conflict\":\n                    return CommitResult.LEASE_LOST\n"
+        "                if not is_conflict(error):\n                    raise self._access.failure(f\"instance",
+    ),
     Rule("5", "a redo log is not rolled forward", "adopting.py", "await self._roll_forward(held, state)", "pass"),
+    Rule(
+        "6",
+        "a custom status that no column holds is written into the row",
+        "instances_row.py",
+        "    return NONE if custom_status is None or is_large(custom_status) else custom_status",
+        "    return NONE if custom_status is None else custom_status",
+    ),
+    Rule(
+        "6",
+        "what is too large for the sentinel stays on it",
+        "payloads.py",
+        "        if len(data) <= MOST_BYTES:",
+        "        if len(data) <= 100 * MOST_BYTES:",
+    ),
+    Rule(
+        "7",
+        "a rewind of a child writes its row after its commit",
+        "adopting.py",
+        "            await self._rows.rewinds(held, read.row)",
+        "            pass",
+    ),
     Rule(
         "7",
         "the row alone tells a status",
@@ -121,6 +150,13 @@ RULES = [
     ),
     Rule(
         "10",
+        "a start takes whatever place there is",
+        "starting.py",
+        'key="", values=values, etag=standing.row.etag)',
+        'key="", values=values, etag=None)',
+    ),
+    Rule(
+        "10",
         "a start message that comes twice is run twice",
         "arrivals.py",
         "sentinel.execution_id == event.execution_id or (state.start_id and state.start_id == start_id)",
@@ -132,6 +168,20 @@ RULES = [
         "arrivals.py",
         "    if message.kept is None:\n        decided.keep.append(message)\n",
         '    if message.kept is None:\n        decided.drop.append((message, "too early"))\n',
+    ),
+    Rule(
+        "11",
+        "of many kept messages only the first are given",
+        "committing.py",
+        "            if held.more_kept and not commit.ended:",
+        "            if False:",
+    ),
+    Rule(
+        "12",
+        "what a purge has begun to take is read like anything else",
+        "verdicts.py",
+        "    if sentinel is None or sentinel.state.purging or not sentinel.has_history:",
+        "    if sentinel is None or not sentinel.has_history:",
     ),
     Rule(
         "12",
@@ -148,7 +198,14 @@ RULES = [
         "if False and content.due:",
     ),
     Rule(
-        "16",
+        "14",
+        "a host that stood still does not look at its clock",
+        "ownership.py",
+        "        return held is not None and self._environment.monotonic() < held.deadline",
+        "        return held is not None",
+    ),
+    Rule(
+        "2",
         "who clears a debt has not sent it",
         "committing.py",
         "            self._poster.send(held, outgoing),\n",

@@ -84,5 +84,13 @@ def test_what_a_row_read_later_tells(found: Sentinel | None) -> None:
         assert judge(row("x", status), found, row_was_read_after=True, both_again=True) is Told.IN_DOUBT
 
 
+def test_a_row_that_is_ahead_of_its_sentinel_has_the_sentinel_read_again() -> None:
+    # A row that says so is written behind its history: the sentinel that was read is of before.
+    for status, then in (RUNNING, Told.IN_DOUBT), (COMPLETED, Told.IN_DOUBT), (TERMINATED, Told.ROW):
+        ahead = row("y", status, start_id="t", created_at=200)
+        assert judge(ahead, sentinel(status=COMPLETED)) is Told.SENTINEL_AGAIN
+        assert judge(ahead, sentinel(status=COMPLETED), sentinel_was_read_after=True) is then
+
+
 def test_the_same_execution_is_no_newer_start() -> None:
     assert not names_newer_start(row("x", PENDING, start_id="other", generation=9), sentinel())

@@ -124,8 +124,9 @@ class Purger:
         for _ in range(10_000):
             if not keys:
                 read = await self._access.history_partition(instance_id)
-                if read.sentinel is None or read.sentinel.etag != etag:
+                if read.sentinel is None or not _is_still_purged(sentinel, read.sentinel):
                     return
+                etag = read.sentinel.etag
                 keys = [row.key for row in (*read.rows, *read.extras)]
             now, keys = keys[:BATCH], keys[BATCH:]
             operations = [Operation(do=Do.DELETE, partition=partition, key=key, etag=ANY) for key in now]
@@ -141,10 +142,7 @@ class Purger:
             except ServiceError as error:
                 if not is_conflict(error):
                     raise self._access.failure(f"instance {instance_id!r}", error) from error
-                found = await self._access.sentinel(instance_id)
-                if found is None or (found.etag != etag and not found.state.purging):
-                    return
-                etag, keys = found.etag, []
+                keys = []
                 continue
             if last:
                 return
@@ -174,3 +172,13 @@ class Purger:
     async def _delete(self, blobs: Sequence[BlobInfo]) -> None:
         for begin in range(0, len(blobs), AT_ONCE):
             await asyncio.gather(*(self._formats.delete_blob(one.name) for one in blobs[begin : begin + AT_ONCE]))
+
+
+def _is_still_purged(sentinel: Sentinel, found: Sentinel) -> bool:
+    """Whether what stands there is what is purged, be it that a request of ours came late or its owner has cleared a
+    debt; not another execution, or the same one rewound."""
+    if found.state.purging or found.etag == sentinel.etag:
+        return True
+    projection = found.state.projection
+    ended = found.is_ours and projection is not None and projection.status in TERMINAL
+    return found.execution_id == sentinel.execution_id and ended

@@ -79,25 +79,38 @@ class Reader:
         row, sentinel = await asyncio.gather(
             self._access.instances_row(instance_id), self._access.sentinel(instance_id)
         )
-        read_after, doubted = False, False
+        row_after, sentinel_after, doubted = False, False, False
         while True:
             view = None if row is None else self._formats.row_view(row)
-            told = judge(view, sentinel, row_was_read_after=read_after, both_again=doubted)
+            told = judge(
+                view,
+                sentinel,
+                row_was_read_after=row_after,
+                sentinel_was_read_after=sentinel_after,
+                both_again=doubted,
+            )
             if told is Told.ROW_AGAIN:
-                row, read_after = await self._access.instances_row(instance_id), True
+                row = await self._access.instances_row(instance_id)
+                row_after, sentinel_after = True, False
+                continue
+            if told is Told.SENTINEL_AGAIN:
+                sentinel = await self._access.sentinel(instance_id)
+                row_after, sentinel_after = False, True
                 continue
             if told is Told.IN_DOUBT and not doubted:
                 if view is not None and view.status is not Status.TERMINATED:
                     await self._access.environment.sleep(DOUBT_SECONDS)
                 sentinel = await self._access.sentinel(instance_id)
-                row, read_after, doubted = await self._access.instances_row(instance_id), True, True
+                row, doubted = await self._access.instances_row(instance_id), True
+                row_after, sentinel_after = True, False
                 continue
             record = await self._record(instance_id, told, row, view, sentinel)
             if record is None and told is Told.SENTINEL:
                 # Its first row went between the two reads: another execution stands there now.
                 await self._access.environment.sleep(AGAIN_SECONDS)
                 sentinel = await self._access.sentinel(instance_id)
-                row, read_after = await self._access.instances_row(instance_id), True
+                row = await self._access.instances_row(instance_id)
+                row_after, sentinel_after = True, False
                 continue
             return Standing(record=record, row=row, view=view, sentinel=sentinel, told=told)
 

@@ -38,17 +38,25 @@ class Told(StrEnum):
     """A start that waits, which only the row knows."""
     ROW_AGAIN = "row again"
     """The row is to be read once more, after the sentinel; the second reading decides."""
+    SENTINEL_AGAIN = "sentinel again"
+    """The sentinel is to be read once more, after the row, which names an execution that has begun since."""
     IN_DOUBT = "in doubt"
     """A purge of .NET is under way, or a history is lost: both are read again after a second, then it is marked."""
 
 
 def judge(
-    row: RowView | None, sentinel: Sentinel | None, *, row_was_read_after: bool = False, both_again: bool = False
+    row: RowView | None,
+    sentinel: Sentinel | None,
+    *,
+    row_was_read_after: bool = False,
+    sentinel_was_read_after: bool = False,
+    both_again: bool = False,
 ) -> Told:
     """Who tells the status of an instance with this row and this sentinel.
 
-    `row_was_read_after` says that the row was read when the answer to the sentinel's read was there, `both_again`
-    that so they were once before, and the row was not Pending then.
+    `row_was_read_after` says that the row was read when the answer to the sentinel's read was there,
+    `sentinel_was_read_after` that it was the other way round, `both_again` that row and sentinel were read in this
+    order once before, and the row was not Pending then.
     """
     if sentinel is None or sentinel.state.purging or not sentinel.has_history:
         if not row_was_read_after:
@@ -62,9 +70,14 @@ def judge(
         return Told.ROW if row.status is Status.TERMINATED and both_again else Told.IN_DOUBT
     if row is None or row.execution_id in ("", sentinel.execution_id):
         return _sentinel_or_history(row, sentinel)
-    if names_newer_start(row, sentinel):
+    if not names_newer_start(row, sentinel):
+        return _sentinel_or_history(row, sentinel)
+    if row.status is Status.PENDING:
         return Told.ROW
-    return _sentinel_or_history(row, sentinel)
+    if not sentinel_was_read_after:
+        # Its history stands before its row says that it runs, or has ended.
+        return Told.SENTINEL_AGAIN
+    return Told.ROW if row.status is Status.TERMINATED else Told.IN_DOUBT
 
 
 def names_newer_start(row: RowView, sentinel: Sentinel) -> bool:
