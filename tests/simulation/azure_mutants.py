@@ -93,9 +93,9 @@ RULES = [
         "4",
         "a conflict is taken for a lost lease",
         "committing.py",
-        "                if not is_conflict(error):\n                    raise self._access.failure(f\"instance",
-        "                if type(error).__name__ == \"Conflict\":\n                    return CommitResult.LEASE_LOST\n"
-        "                if not is_conflict(error):\n                    raise self._access.failure(f\"instance",
+        '                if not is_conflict(error):\n                    raise self._access.failure(f"instance',
+        '                if type(error).__name__ == "Conflict":\n                    return CommitResult.LEASE_LOST\n'
+        '                if not is_conflict(error):\n                    raise self._access.failure(f"instance',
     ),
     Rule("5", "a redo log is not rolled forward", "adopting.py", "await self._roll_forward(held, state)", "pass"),
     Rule(

@@ -1,7 +1,8 @@
-"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, lives of one id, large texts."""
+"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, one id's lives, large texts."""
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import Any
 
 from broken import Broken
@@ -71,35 +72,86 @@ class DisturbedOnAzure(Disturbed):
 
 
 class Renewed(Programs):
-    """One id, started, started anew, restarted, purged, started again; beside it a client that reads all the time."""
+    """One id, started, purged, started anew, restarted, purged; beside it a client that reads all the time."""
 
     def __init__(self) -> None:
         super().__init__({"t/1": [["status", "s"], ["echo", "a"]]}, longest=86_400.0)
+        self._done = False
 
     def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
-        return [("user", self._use), ("reader", Reading(list(self.programs), random.Random(1), 0.4, 25))]
+        return [("user", self._use), ("reader", self._read)]
+
+    async def _read(self, user: Insisting) -> None:
+        chance = random.Random(1)
+        while not self._done:
+            if chance.random() < 0.25:
+                await query(user, LIVE)
+            else:
+                await user.status("t/1")
+            await asyncio.sleep(0.3 * chance.random())
 
     async def _use(self, user: Insisting) -> None:
         client, ((name, steps),) = user.client, self.programs.items()
+        at_once: Program = [["status", "at once"]]
         for life in range(2):
-            await user.start(name, [steps, []], start_id=f"first {life}")
+            await user.start(name, [at_once, []], start_id=f"first {life}")
             await user.ended(name)
-            # A program that ends in its first episode.
-            await user.start(name, [[["status", "at once"]], []], start_id=f"second {life}")
+            await self._purge(user, name)
+            await user.start(name, [steps, []], start_id=f"second {life}")
+            await user.ended(name)
+            await user.start(name, [at_once, []], start_id=f"third {life}")
             await user.ended(name)
             try:
                 await user.do(lambda: client.restart(name))
             except ClientError:
                 pass  # an earlier try of this call has done it, and that one goes on
             await user.ended(name)
-            await user.do(lambda: client.purge(name))
-            if await user.status(name) is not None:
-                raise Broken(f"{name!r} was purged, and is there")
+            await self._purge(user, name)
         await query(user, TERMINAL)
+        self._done = True
+
+    @staticmethod
+    async def _purge(user: Insisting, name: str) -> None:
+        with suppress(TimeoutError):
+            # One that is given up on its way is gone on with by the next.
+            await asyncio.wait_for(user.do(lambda: user.client.purge(name)), 0.2)
+        await user.status(name)
+        await user.do(lambda: user.client.purge(name))
+        if await user.status(name) is not None:
+            raise Broken(f"{name!r} was purged, and is there")
 
     def check(self, cluster: Cluster) -> None:
         if cluster.ledger.status_of("t/1") is not None:
             raise Broken("'t/1' was purged, and is there")
+
+
+class Rivals(Programs):
+    """Clients that start one id whenever it has ended, each for itself: who is told that it has started, has."""
+
+    def __init__(self) -> None:
+        super().__init__({}, longest=86_400.0)
+        self._told: list[str] = []
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [(f"rival{number}", self._start) for number in range(3)]
+
+    async def _start(self, user: Insisting) -> None:
+        chance = random.Random(user.part.name)
+        for number in range(4):
+            start = f"{user.part.name} {number}"
+            try:
+                await user.start("r", [[["echo", start]], []], start_id=start)
+            except ClientError:
+                pass  # another was faster, and goes on
+            else:
+                self._told.append(start)
+            await asyncio.sleep(0.5 * chance.random())
+        await user.ended("r")
+
+    def check(self, cluster: Cluster) -> None:
+        begun: set[str] = cluster.ledger.begun  # type: ignore[attr-defined]
+        if not self._told or not begun.issuperset(self._told):
+            raise Broken(f"{sorted(set(self._told) - begun)} were told that they had started, and never began")
 
 
 class Away(Programs):
@@ -129,21 +181,22 @@ class Away(Programs):
 def fixed_on_azure() -> dict[str, Any]:
     """The scenarios in which every single fault is tried.
 
-    `large` needs more than one transaction an episode, `told` remembers long, `away` takes many messages at once,
-    `renewed` has one id live on and on, `big` has texts that no column holds.
+    `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
+    `renewed` and `rivals` have one id live on and on, `big` has texts that no column holds.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
     told = [["events", "Go", 1, ["x"]], ["echo", "a"], ["timer", 60], ["child", [["echo", "b"]]], ["timer", 60]]
     long = "y" * LARGE
     big = [["status", f"s{long}"], ["echo", f"a{long}"], ["events", "Go", 1, [f"e{long}"]], ["child", [["echo", long]]]]
+    parts = [["all", [f"a{n}" for n in range(9)]], ["again"], ["all", [f"b{n}" for n in range(7)]], ["again"]]
     return {
         **some,
+        "parts": Programs({"l": [*parts, ["events", "Go", 1, ["x"]]]}, longest=86_400.0),
         "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0),
         "told": Programs({"t": told}, longest=86_400.0),
         "away": Away(12),
         "renewed": Renewed(),
+        "rivals": Rivals(),
         "big": Programs({"b/1": big}, longest=86_400.0),
     }
-
-

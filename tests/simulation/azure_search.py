@@ -7,10 +7,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from azure_cluster import AzureCluster
 from azure_scenarios import DisturbedOnAzure, fixed_on_azure
+from broken import Broken
 from search import Failed, shrink, story
 
 from holdtrue.stores.azure_storage import adopting, committing, formats, planning, purging
@@ -46,6 +48,25 @@ class ByChance:
         fault = CallFault(part=call.part, point=call.point, mishap=which, seconds=_seconds(which, long))
         self.drawn.append(fault)
         return fault
+
+
+class Slowly:
+    """Draws what makes reads and writes of rows slow: what was read or decided is old when it arrives."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(f"azure slowly:{seed}")
+        self.drawn: list[CallFault] = []
+
+    def at(self, call: Call) -> CallFault | None:
+        """What happens to a call."""
+        hit, which, seconds = self._chance.random(), self._chance.random(), self._chance.choice([0.3, 1.0, 3.0])
+        if hit > 0.2 or not call.verb.startswith("tables.") or not call.target.endswith(("History", "Instances")):
+            return None
+        mishap = Mishap.SLOW if which < 0.6 else Mishap.SLOW_ANSWER
+        if which > 0.9 and call.verb not in READS:
+            mishap = Mishap.LATE
+        self.drawn.append(CallFault(part=call.part, point=call.point, mishap=mishap, seconds=seconds))
+        return self.drawn[-1]
 
 
 def _seconds(which: Mishap, long: float) -> float:
@@ -115,8 +136,6 @@ def _what_died_lies_still() -> Iterator[None]:
             gc.enable()
 
 
-AMBIGUOUS = (Mishap.LOST, Mishap.RESENT, Mishap.LATE)
-"""After these the caller does not know whether a write was done; a late one comes when it has gone on."""
 SECONDS = {Mishap.LATE: 3.0, Mishap.DOUBLED: 3.0, Mishap.SLOW: 3.0, Mishap.SLOW_ANSWER: 3.0}
 
 
@@ -132,9 +151,7 @@ def points(
 
     `kinds` are beginnings of the calls' verbs, `seconds` how long each takes where it is not as usual.
     """
-    cluster, error = _fixed(name)
-    if error is not None:
-        raise error
+    cluster = _without_faults(name)
     found = []
     for number, call in enumerate(cluster.calls[: cluster.last_write]):
         if (call.verb == "queues.take" and number not in cluster.fruitful) or not call.verb.startswith(kinds):
@@ -148,19 +165,83 @@ def points(
     return found
 
 
-IN_SMALL = ("away", "renewed")
+IN_SMALL = ("parts", "away", "renewed", "rivals")
 """Fixed scenarios that are run with small limits."""
+READ_BACK_SECONDS = 5.0
+"""A commit whose answer is lost is read back: nothing waits for a message to come again."""
+
+
+class Search(NamedTuple):
+    """Which single faults are tried in a fixed scenario: mishaps, beginnings of verbs, seconds where not as usual."""
+
+    mishaps: tuple[Mishap, ...]
+    kinds: tuple[str, ...] = ("",)
+    seconds: float | None = None
+
+
+DEATHS = (Mishap.CRASH_AFTER, Mishap.PAUSE_AFTER)
+_USUAL = (
+    Search((Mishap.LOST, Mishap.CRASH_AFTER)),
+    Search((Mishap.RESENT, Mishap.PAUSE_AFTER), ("tables.transact", "tables.write")),
+)
+LONG = ("chain", "children", "again", "rewound")
+SEARCHES: dict[str, tuple[Search, ...]] = {
+    "parts": (Search((Mishap.LOST, Mishap.RESENT, *DEATHS), ("tables.transact", "blobs.")),),
+    "told": (Search((Mishap.LATE, Mishap.DOUBLED), ("queues.put",), 100.0),),
+    "away": (Search((Mishap.LOST, *DEATHS), ("tables.transact",)),),
+    "big": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "blobs.")),),
+    "large": (Search((Mishap.CRASH_AFTER,), ("tables.transact",)),),
+    **{name: _USUAL for name in LONG},
+}
+SLOW_RUNS = 60
+"""Of `renewed` and `rivals`, in turn."""
+
+
+def singles(name: str) -> list[CallFault]:
+    """The single faults that are searched in a fixed scenario."""
+    return [
+        fault
+        for search in SEARCHES[name]
+        for fault in points(name, search.mishaps, kinds=search.kinds, seconds=search.seconds)
+    ]
 
 
 def _fixed(name: str, *faults: CallFault) -> tuple[AzureCluster, Exception | None]:
     return play(1, fixed_on_azure()[name], CallFaultList(faults), small=name in IN_SMALL)
 
 
-def with_these(name: str, *faults: CallFault) -> None:
-    """A fixed scenario with these faults; raises Failed where anything is not as it must be."""
-    cluster, error = _fixed(name, *faults)
+@cache
+def _without_faults(name: str) -> AzureCluster:
+    cluster, error = _fixed(name)
     if error is not None:
-        raise Failed(f"scenario {name!r} on Azure Storage with {faults}: {error}\n{story(cluster)}") from error
+        raise error
+    return cluster
+
+
+def with_one(name: str, fault: CallFault) -> None:
+    """A fixed scenario with one fault; raises Failed where anything is not as it must be."""
+    cluster, error = _fixed(name, fault)
+    late = cluster.last_write_at - _without_faults(name).last_write_at
+    if error is None and late > READ_BACK_SECONDS and _of_a_commit(cluster, fault):
+        error = Broken(f"a commit's answer was lost, and all was done {late:g} s later than else")
+    if error is not None:
+        raise Failed(f"scenario {name!r} on Azure Storage with {fault}: {error}\n{story(cluster)}") from error
+
+
+def _of_a_commit(cluster: AzureCluster, fault: CallFault) -> bool:
+    if fault.mishap not in (Mishap.LOST, Mishap.RESENT):
+        return False
+    commit = f"tables.transact {cluster.hub_names.history}"
+    return any((call.part, call.point, call.kind) == (fault.part, fault.point, commit) for call in cluster.calls)
+
+
+def slow_run(seed: int) -> None:
+    """One id that lives on and on, where rows are read and written slowly; raises Failed."""
+    name = ("renewed", "rivals")[seed % 2]
+    faults = Slowly(seed)
+    cluster, error = play(seed, fixed_on_azure()[name], faults, small=True)
+    if error is not None:
+        raise Failed(f"{name!r} slowly, {seed}: {error}\nfaults: {faults.drawn}\n{story(cluster)}") from error
 
 
 def by_chance(seed: int, faults: CallFaults) -> tuple[AzureCluster, Exception | None]:

@@ -66,7 +66,8 @@ class Watch:
         self._times = times
         self.moment = 0
         self.entries: dict[str, Entry] = {}
-        self.written: list[str] = []
+        self.begun: set[str] = set()
+        """The ids of all starts that have begun."""
 
     # -- what happens ----------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class Watch:
         if history:
             projection = self._folded(name, entry, sentinel, history)
         if sentinel is not None:
+            self.begun.add(sentinel.state.start_id)
             self._one_writer(name, entry, sentinel)
             self._nothing_is_rewritten(name, entry, sentinel, history)
             self._timers_are_in_time(name, entry, sentinel, history)
@@ -200,7 +202,9 @@ class Watch:
     def _a_query_misses_nothing_live(self, name: str, row: Any, now: Projection | None) -> None:
         """A terminal row never stands over a live execution: a query by status verifies only rows that are not."""
         if row is not None and row.status in TERMINAL and now is not None and now.status not in TERMINAL:
-            raise Broken(f"{name!r}: its row says {row.status.name}, and it is {now.status.name}: a query would miss it")
+            raise Broken(
+                f"{name!r}: its row says {row.status.name}, and it is {now.status.name}: a query would miss it"
+            )
 
     def _an_end_stays(
         self, name: str, before: Projection | None, now: Projection | None, sentinel: Sentinel | None

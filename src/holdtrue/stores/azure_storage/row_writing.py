@@ -15,6 +15,7 @@ from holdtrue.stores.errors import StoreError, StoreUnavailable
 from .access import Access
 from .formats import Formats
 from .holding import Held
+from .instances_row import custom_status_text
 from .sentinel import Sentinel
 from .service import Conflict, Do, NotThere, Operation, Row, Value
 from .verdicts import names_newer_start
@@ -106,7 +107,7 @@ class RowWriter:
         custom = projection.custom_status
         if custom is None and row is not None:
             custom = self._formats.custom_status(row)
-        values["CustomStatus"] = custom or "null"
+        values["CustomStatus"] = custom_status_text(custom)
         await self._write(held, values)
         if not held.row_is_late:
             log.warning(
