@@ -1,4 +1,4 @@
-"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, one id's lives, large texts."""
+"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, lives of one id, large text."""
 
 import asyncio
 import random
