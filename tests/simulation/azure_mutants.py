@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 
 class Rule(NamedTuple):
-    """A defect: the rule, what it does, where, and the text it changes."""
+    """A defect: the rule, what it does, where, the text it changes, and the search that likely finds it."""
 
     number: str
     what: str
     file: str
     old: str
     new: str
+    first: str = "seeds"
 
 
 AZURE = "stores/azure_storage/"
@@ -39,6 +40,7 @@ RULES = [
         "planning.py",
         "        seen=[*before.seen, *(one.seen for one in taken if one.seen is not None)],",
         "        seen=[],",
+        first="told",
     ),
     Rule(
         "3",
@@ -46,6 +48,7 @@ RULES = [
         "planning.py",
         "        consumed=[*before.consumed, *(Used(one.id, now) for one in taken if one.kept is None)],",
         "        consumed=[],",
+        first="told",
     ),
     Rule(
         "3",
@@ -81,6 +84,7 @@ RULES = [
         "planning.py",
         "        used = [one for one in taken if begun <= places.get(id(one.event), -1) < end]",
         "        used = list(taken) if not parts else []",
+        first="away",
     ),
     Rule(
         "5",
@@ -96,6 +100,7 @@ RULES = [
         '                if not is_conflict(error):\n                    raise self._access.failure(f"instance',
         '                if type(error).__name__ == "Conflict":\n                    return CommitResult.LEASE_LOST\n'
         '                if not is_conflict(error):\n                    raise self._access.failure(f"instance',
+        first="chain",
     ),
     Rule("5", "a redo log is not rolled forward", "adopting.py", "await self._roll_forward(held, state)", "pass"),
     Rule(
@@ -104,6 +109,7 @@ RULES = [
         "instances_row.py",
         "    return NONE if custom_status is None or is_large(custom_status) else custom_status",
         "    return NONE if custom_status is None else custom_status",
+        first="big",
     ),
     Rule(
         "6",
@@ -111,6 +117,7 @@ RULES = [
         "payloads.py",
         "        if len(data) <= MOST_BYTES:",
         "        if len(data) <= 100 * MOST_BYTES:",
+        first="big",
     ),
     Rule(
         "7",
@@ -133,6 +140,7 @@ RULES = [
         "verdicts.py",
         "        if not row_was_read_after:",
         "        if False:",
+        first="slowly",
     ),
     Rule(
         "9",
@@ -140,6 +148,7 @@ RULES = [
         "row_writing.py",
         'do=Do.MERGE, partition=held.partition_key, key="", values=values, etag=held.row_etag',
         'do=Do.MERGE, partition=held.partition_key, key="", values=values, etag=None',
+        first="slowly",
     ),
     Rule(
         "10",
@@ -154,6 +163,7 @@ RULES = [
         "starting.py",
         'key="", values=values, etag=standing.row.etag)',
         'key="", values=values, etag=None)',
+        first="slowly",
     ),
     Rule(
         "10",
@@ -182,6 +192,7 @@ RULES = [
         "verdicts.py",
         "    if sentinel is None or sentinel.state.purging or not sentinel.has_history:",
         "    if sentinel is None or not sentinel.has_history:",
+        first="slowly",
     ),
     Rule(
         "12",
@@ -189,6 +200,7 @@ RULES = [
         "purging.py",
         "                await self.finish(instance_id, sentinel)\n            await",
         "                pass\n            await",
+        first="slowly",
     ),
     Rule(
         "13",
