@@ -30,7 +30,7 @@ from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import Part
 
 HUB = "Simulated"
-MOST_CALLS = 60_000
+MOST_CALLS = 25_000
 """Calls of a run: one that needs more will never come to rest."""
 ROWS_SECONDS = 600.0
 """So long after everything has ended the rows of all instances tell what is true."""

@@ -1,4 +1,4 @@
-"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, lives of one id, large text."""
+"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, one id that lives on and on."""
 
 import asyncio
 import random
