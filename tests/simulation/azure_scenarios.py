@@ -1,4 +1,4 @@
-"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, one id that lives on and on."""
+"""What is run on the simulated hub on Azure Storage beside what every hub runs: readers, lives of one id, more."""
 
 import asyncio
 import random
