@@ -98,7 +98,11 @@ async def test_a_purge_that_was_cut_short_takes_the_blobs_when_it_goes_on(
         """Its process ends at the first deletion of a blob."""
 
         def at(self, call: Call) -> CallFault | None:
-            return CallFault(part=call.part, point=call.point, mishap=Mishap.CRASH_BEFORE) if call.verb == "blobs.delete_blob" else None
+            return (
+                CallFault(part=call.part, point=call.point, mishap=Mishap.CRASH_BEFORE)
+                if call.verb == "blobs.delete_blob"
+                else None
+            )
 
     died = asyncio.Event()
     other = stage.store(FaultyService(stage.account, Part("dies"), Dies(), crash=lambda seconds: died.set()))
