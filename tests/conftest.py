@@ -8,6 +8,11 @@ from hypothesis import HealthCheck, settings
 
 from tools.azurite import Azurite, start
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="all tests on the storage emulator, not a spread of them")
+
+
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 

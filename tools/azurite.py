@@ -8,6 +8,7 @@ import re
 import subprocess
 import threading
 from collections import deque
+from pathlib import Path
 
 from holdtrue.stores.azure_storage.http.connection import EMULATOR_ACCOUNT, EMULATOR_KEY
 from tools.install_azurite import install, node
@@ -55,14 +56,18 @@ class Azurite:
                 stream.close()
 
 
-def start() -> Azurite:
-    """Start one; it listens when this returns.  Raises RuntimeError, with its output, where it does not come up."""
+def start(*, preload: Path | None = None) -> Azurite:
+    """Start one; it listens when this returns.  Raises RuntimeError, with its output, where it does not come up.
+
+    `preload` is a module that is run in it first.
+    """
     program = install()
     any_port = [part for service in ("blob", "queue", "table") for part in (f"--{service}Port", "0")]
     accounts = [f"{EMULATOR_ACCOUNT}:{EMULATOR_KEY}", *(f"account{number + 1}:{KEY}" for number in range(ACCOUNTS))]
+    first = [] if preload is None else [f"--import={preload.as_uri()}"]
     process = subprocess.Popen(
-        [node()[0], f"--import={_ENDS_WITH_ITS_PARENT}", str(program), "--inMemoryPersistence", "--disableTelemetry"]
-        + ["--skipApiVersionCheck", "--silent", *any_port],
+        [node()[0], f"--import={_ENDS_WITH_ITS_PARENT}", *first, str(program), "--inMemoryPersistence"]
+        + ["--disableTelemetry", "--skipApiVersionCheck", "--silent", *any_port],
         env={**os.environ, "AZURITE_ACCOUNTS": ";".join(accounts)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -107,6 +107,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """It counts what waits exactly; else about."""
     copies: bool = True
     """It can be copied as it stands at one moment."""
+    most: int = 50_000
+    """No more of anything in one test: where each is a request of its own, they take their time."""
 
 
 Opener = Callable[[Path, Environment, float], TaskHubStore]
@@ -216,6 +218,10 @@ class Hub:
 
     def now(self) -> ev.Ticks:
         return self.clock.now()
+
+    def many(self, wanted: int) -> int:
+        """So many of something, or as many as this store's tests may have."""
+        return min(wanted, self.traits.most)
 
     def run(self, main: Awaitable[None]) -> None:
         """Run a test on a loop of the time that this hub's store has."""

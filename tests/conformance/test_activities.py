@@ -295,13 +295,14 @@ async def test_a_dead_hosts_items_come_back(hub: Hub, kept: bool) -> None:
 @in_hub
 async def test_results_of_a_large_fan_out_are_all_there(hub: Hub) -> None:
     store = await hub.host()
-    await begin(hub, store, "a", *(act(n) for n in range(3_000)), keep=False)
+    many = hub.many(3_000)
+    await begin(hub, store, "a", *(act(n) for n in range(many)), keep=False)
     while items := await store.lock_activities(500):
         outcomes = await store.complete([ActivityResult(ref=i.ref, event=done(i, str(i.task.task_id))) for i in items])
         assert all(o.accepted for o in outcomes)
     held = await lock_one(hub, store, "a")
-    assert sorted(m.event.task_scheduled_id for m in held.inbox) == list(range(3_000))  # type: ignore[attr-defined]
-    assert len({m.key for m in held.inbox}) == 3_000
+    assert sorted(m.event.task_scheduled_id for m in held.inbox) == list(range(many))  # type: ignore[attr-defined]
+    assert len({m.key for m in held.inbox}) == many
     await held.step(end())
     assert await lock(hub, store) == {}
 

@@ -113,13 +113,14 @@ async def _pages(store: TaskHubStore, size: int, **asked: Any) -> list[InstanceR
 @in_hub
 async def test_a_prefix_that_very_many_ids_have(hub: Hub, newest_first: bool) -> None:
     store = await hub.open()
-    many = [start(f"many{n}", at=n * SECOND, tags={"n": str(n % 10)}) for n in range(2_500)]
+    count = hub.many(2_500)
+    many = [start(f"many{n}", at=n * SECOND, tags={"n": str(n % 10)}) for n in range(count)]
     await create(store, *many, *(start(f"{other}{n}", at=n * SECOND) for other in ("few", "more") for n in range(10)))
     for asked in (
-        {"created_from": 2_490 * SECOND},
+        {"created_from": (count - 10) * SECOND},
         {"created_to": 9 * SECOND},
         {"name": "child"},
-        {"tags": {"n": "3"}, "created_from": 2_400 * SECOND},
+        {"tags": {"n": "3"}, "created_from": (count - 100) * SECOND},
         {"completed_to": 9_999 * SECOND},
     ):
         everything = await _pages(store, 1_000, newest_first=newest_first)
