@@ -1,6 +1,7 @@
 """The whole of it on a real emulator: hosts, a client, orchestrations; what a dead host leaves behind."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -66,20 +67,22 @@ async def loop(ctx: holdtrue.OrchestrationContext, left: int) -> str:
     return "over"
 
 
-def on_hub(test: Callable[["Hub"], Awaitable[None]]) -> Callable[[Azurite], None]:
-    """An async test on a new account."""
+def on_hub(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """An async test of a hub on a new account; what else it takes is pytest's to give."""
 
-    def run(azurite: Azurite) -> None:
+    def run(azurite: Azurite, **more: object) -> None:
         async def main() -> None:
             hub = Hub(azurite.connection_string(azurite.new_account()))
             try:
                 async with asyncio.timeout(120):
-                    await test(hub)
+                    await test(hub, **more)
             finally:
                 await hub.close()
 
         asyncio.run(main())
 
+    first, *rest = inspect.signature(test).parameters.values()
+    run.__signature__ = inspect.Signature([first.replace(name="azurite"), *rest])  # type: ignore[attr-defined]
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
 

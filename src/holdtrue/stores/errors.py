@@ -11,6 +11,10 @@ class StoreUnavailable(StoreError):
     """The storage does not take work now (disk full, read-only, locked); it goes on when the cause is gone."""
 
 
+class StoreDenied(StoreError):
+    """The storage does not let this process in: a wrong key, a signature that has expired, a right that is missing."""
+
+
 class StoreCorrupt(StoreError):
     """The storage holds what no store of ours writes, or its file is damaged."""
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from holdtrue.environment import Environment
-from holdtrue.stores.errors import StoreCorrupt, StoreMissing, StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreDenied, StoreMissing, StoreUnavailable
 
 from .names import SENTINEL, HubNames, escape_key, partition_of, row_key
 from .sentinel import COLUMN, Sentinel, read_sentinel
@@ -23,6 +23,8 @@ FIRST_PAUSE = 0.2
 """Seconds before the second try; each pause is twice the one before."""
 BUSY = frozenset((408, 429, 500, 502, 503, 504))
 """Statuses of a service that does not work now."""
+DENIED = frozenset((401, 403))
+"""Statuses of a service that lets nobody in with this key."""
 
 
 class Partition(msgspec.Struct, kw_only=True):
@@ -34,8 +36,8 @@ class Partition(msgspec.Struct, kw_only=True):
 
 
 class Access:
-    """Reads and writes of one hub.  Raises StoreUnavailable where the service does not answer, StoreMissing where
-    the hub's tables are gone."""
+    """Reads and writes of one hub.  Raises StoreUnavailable where the service does not answer, StoreDenied where it
+    refuses the key, StoreMissing where the hub's tables are gone."""
 
     def __init__(self, service: Service, names: HubNames, environment: Environment) -> None:
         self.service = service
@@ -68,6 +70,13 @@ class Access:
         """The error of ours for one of the service's."""
         if isinstance(error, NotThere) and error.code in ("TableNotFound", "QueueNotFound", "ContainerNotFound"):
             return StoreMissing(f"{what}: the hub {self.names.hub!r} is gone ({error}); make it anew, or restore it")
+        if isinstance(error, Unsure):
+            return StoreUnavailable(f"{what}: the storage account does not answer ({error})")
+        if isinstance(error, Refused) and error.status in DENIED:
+            return StoreDenied(
+                f"{what}: the storage account does not let this process in ({error}). Check the account's key, what "
+                "its shared access signature or identity may do and until when, and the account's network rules"
+            )
         return StoreUnavailable(f"{what}: the storage account refuses it ({error})")
 
     # -- rows ------------------------------------------------------------------------------------------
@@ -247,6 +256,25 @@ def extra_of(row: Row) -> str:
             f"the extra row {row.key!r} of instance partition {row.partition!r} has no column {COLUMN!r}"
         )
     return text
+
+
+def own_value(row: Row, type: type[T]) -> T:
+    """What a row of the hub's own table holds; raises StoreCorrupt where it is none of ours."""
+    try:
+        return msgspec.json.decode(extra_of(row), type=type)
+    except msgspec.DecodeError as error:
+        raise StoreCorrupt(f"the row {row.key!r} of the hub's own partition {row.partition!r}: {error}") from error
+
+
+def own_values(rows: Sequence[Row], type: type[T]) -> list[tuple[Row, T]]:
+    """What rows of the hub's own table hold; what is none of ours is passed over."""
+    found = []
+    for row in rows:
+        try:
+            found.append((row, own_value(row, type)))
+        except StoreCorrupt as error:
+            log.warning("passed over: %s", error)
+    return found
 
 
 def is_conflict(error: ServiceError) -> bool:

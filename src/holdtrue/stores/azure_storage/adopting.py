@@ -22,10 +22,10 @@ from holdtrue.core.events import (
     TimerFired,
 )
 from holdtrue.core.messages import DeadLetter, InboundMessage, OutboundMessage
-from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project, rewinding
+from holdtrue.core.projection import TERMINAL, Condition, Projection, Status, initial, project, rewinding
 from holdtrue.environment import Environment
 from holdtrue.stores.decisions import ends, refused_answer, replaced_answer
-from holdtrue.stores.errors import StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
 from holdtrue.stores.protocol import CommitResult, InstanceRecord, Lease, LockedInstance
 
 from .access import Access, Partition
@@ -113,7 +113,13 @@ class Adopter:
         held = Held(
             instance_id, self._formats.partition_key(instance_id), self._access.partition_of(instance_id), lease
         )
-        read = await self._read(held)
+        try:
+            read = await self._read(held)
+        except StoreCorrupt:
+            again = await self._read_or_set_aside(held, arrived)
+            if again is None:
+                return None
+            read = again
         read = await self._finished(held, read)
         kept = [read_kept(row, self._mail.next_number()) for row in read.partition.extras if row.key.startswith(PREFIX)]
         status = None if read.projection is None else read.projection.status
@@ -202,6 +208,35 @@ class Adopter:
             projection=projection,
             started=started,
         )
+
+    async def _read_or_set_aside(self, held: Held, arrived: Sequence[Arrived]) -> Read | None:
+        """Read an instance again that could not be read: it may have been written between two pages.
+
+        What can never be read is held, with its reason, and its messages wait beside it for it to be mended: None.
+        Raises StoreCorrupt where there is no sentinel of ours that could say so: the messages come again by themselves.
+        """
+        before = await self._access.sentinel(held.instance_id)
+        try:
+            return await self._read(held)
+        except StoreCorrupt as error:
+            sentinel = await self._access.sentinel(held.instance_id)
+            if sentinel is None or before is None or sentinel.etag != before.etag or not sentinel.is_ours:
+                raise
+            if sentinel.state.started is None or sentinel.state.purging:
+                raise
+            await self._set_aside(held, arrived, sentinel, error)
+            return None
+
+    async def _set_aside(self, held: Held, arrived: Sequence[Arrived], sentinel: Sentinel, error: StoreCorrupt) -> None:
+        held.etag, held.execution_id = sentinel.etag, sentinel.execution_id
+        held.state, held.started = sentinel.state.copy(), sentinel.state.started
+        held.given = {one.key: one for one in arrived}
+        log.error("held: instance %r cannot be read: %s", held.instance_id, error)
+        reason = f"it cannot be read: {error}. It goes on when that is mended, and a host has been started since"
+        await self._committer.hold(
+            held, Condition(kind="held", reason=reason, since=self._environment.now()), ends_too=True
+        )
+        await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in held.given))
 
     # -- finishing what was left -----------------------------------------------------------------------
 

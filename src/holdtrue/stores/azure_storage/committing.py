@@ -161,11 +161,14 @@ class Committer:
         sentinels = await asyncio.gather(*(self._access.sentinel(name) for name in asked))
         return still_seen(seen, now, dict(zip(asked, sentinels, strict=True)))
 
-    async def hold(self, held: Held, condition: Condition) -> None:
-        """Hold an instance: its messages wait beside its history, and it is noted for the hosts that join."""
+    async def hold(self, held: Held, condition: Condition, *, ends_too: bool = False) -> None:
+        """Hold an instance: its messages wait beside its history, and it is noted for the hosts that join.
+
+        One that ends it is not kept, and comes again, unless `ends_too`.
+        """
         async with held.busy:
             messages = [one for one in held.given.values() if one.kept is None]
-            if any(ends_from_outside(one.event) for one in held.given.values()):
+            if not ends_too and any(ends_from_outside(one.event) for one in held.given.values()):
                 messages = []  # one of them ends it all the same: they come again
             execution = held.execution_id or ("" if held.started is None else held.started.execution_id)
             state = msgspec.structs.replace(

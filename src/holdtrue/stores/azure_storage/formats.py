@@ -456,7 +456,7 @@ class Formats:
             return decode_blob(await self.get_blob(found.blob), f"blob {found.blob!r}")
         return found
 
-    def unreadable_letter(self, queue: str, message: QueueMessage, error: FormatError) -> DeadLetter:
+    def unreadable_letter(self, queue: str, message: QueueMessage, error: Exception) -> DeadLetter:
         """The dead letter of a message that nobody can read."""
         event = ev.GenericEvent(timestamp=message.inserted, data=message.text[:20_000])
         return DeadLetter(

@@ -9,7 +9,7 @@ import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 
-from .access import Access, extra_of
+from .access import Access, own_values
 from .names import escape_key
 from .sentinel import extra_text
 from .service import ANY, Do, Operation, Test
@@ -72,7 +72,7 @@ class HostRows:
         now = self._access.environment.monotonic()
         if anew or self._read_at is None or now - self._read_at >= FRESH_SECONDS:
             rows = await self._access.query_own(Test("PartitionKey", "eq", PARTITION))
-            self._found = [(row.timestamp, msgspec.json.decode(extra_of(row), type=HostRow)) for row in rows]
+            self._found = [(row.timestamp, host) for row, host in own_values(rows, HostRow)]
             self._read_at = now
         clock = self._access.environment.now()
         return [host for at, host in self._found if clock - at < DEAD_TICKS]

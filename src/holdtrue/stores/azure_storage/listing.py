@@ -7,6 +7,7 @@ id, a page is in order of creation: the rows that a query finds are read whole a
 import asyncio
 import base64
 import binascii
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -26,7 +27,7 @@ from holdtrue.core.events import (
 )
 from holdtrue.core.outgoing import work_item
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.stores.errors import StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
 from holdtrue.stores.protocol import (
     ActivityCopy,
     ActivityInfo,
@@ -46,9 +47,11 @@ from .host_rows import HostRows
 from .names import escape_key
 from .progress import Report, Reports
 from .reading import AT_ONCE, Reader
-from .service import All, Filter, Test
+from .service import All, Filter, Row, Test
 from .service import Any as AnyOf
-from .verdicts import names_newer_start
+from .verdicts import RowView, names_newer_start
+
+log = logging.getLogger("holdtrue.azure_storage")
 
 SCHEMA_VERSION = 1
 COPY_TRIES = 20
@@ -164,14 +167,14 @@ class Listing:
         """
         after = None if asked.token is None else _read_token(asked.token)
         rows = await self._access.query(self._access.names.instances, _filter(asked))
-        places = [(self._formats.row_view(row).created_at, self._formats.instance_of(row)) for row in rows]
+        places = [(view.created_at, self._formats.instance_of(row)) for row, view in self._views(rows)]
         if after is not None:
             places = [place for place in places if (place < after if asked.newest_first else place > after)]
         places.sort(reverse=asked.newest_first)
         size, found = max(1, asked.page_size), list[tuple[_Place, InstanceRecord]]()
         for begin in range(0, len(places), AT_ONCE):
             part = places[begin : begin + AT_ONCE]
-            records = await self._reader.records([name for _, name in part])
+            records = await self._reader.readable([name for _, name in part])
             found += [
                 (place, record)
                 for place, record in zip(part, records, strict=True)
@@ -194,8 +197,8 @@ class Listing:
         """Ended top-level instances that ended before, or beyond the newest so many; the oldest end first."""
         rows = await self._access.query(self._access.names.instances, _terminal())
         ended = []
-        for row in rows:
-            view, orchestration = self._formats.row_view(row), str(row.values.get("Name") or "")
+        for row, view in self._views(rows):
+            orchestration = str(row.values.get("Name") or "")
             if view.completed_at is None or row.values.get("ParentInstanceId"):
                 continue
             if (name is None or orchestration == name) and orchestration not in excluding:
@@ -204,6 +207,16 @@ class Listing:
         count = 0 if keep is None else max(0, len(ended) - keep)
         before = 0 if completed_before is None else sum(at < completed_before for at, _ in ended)
         return [instance_id for _, instance_id in ended[: min(limit, max(count, before))]]
+
+    def _views(self, rows: Sequence[Row]) -> list[tuple[Row, RowView]]:
+        """Rows with what they say; one that says nothing is passed over."""
+        found = []
+        for row in rows:
+            try:
+                found.append((row, self._formats.row_view(row)))
+            except StoreCorrupt as error:
+                log.warning("left out of a list: %s", error)
+        return found
 
     async def info(self, dead_letters: int) -> HubInfo:
         """Figures of the hub; messages and work items are the queues' own approximate counts."""
@@ -215,7 +228,8 @@ class Listing:
         told = [ended.get(str(row.values.get("RuntimeStatus"))) for row in rows]
         open_ones = [self._formats.instance_of(row) for row, status in zip(rows, told, strict=True) if status is None]
         counts = Counter(status.name for status in told if status is not None)
-        counts.update(one.projection.status.name for one in await self._reader.records(open_ones) if one is not None)
+        records = await self._reader.readable(open_ones)
+        counts.update(one.projection.status.name for one in records if one is not None)
         names, queues = self._access.names, self._access.service.queues
         messages = [
             await self._access.read(queue, lambda: queues.approximate_count(queue))  # noqa: B023

@@ -29,6 +29,7 @@ from .partitions import (
     Terms,
     ask_time,
     dotnet_owners,
+    is_lease,
     lease_values,
     plan,
     read_lease,
@@ -232,7 +233,7 @@ class Ownership:
         while True:
             async with asyncio.timeout(self._terms.operation):
                 page = await self._tables.query(self._table, token=token)
-            leases += map(read_lease, page.rows)
+            leases += map(read_lease, filter(is_lease, page.rows))
             token = page.token
             if token is None:
                 return leases

@@ -11,6 +11,7 @@ has stopped before anyone of ours takes over.  `ExpiresAt` stands in the service
 it, since .NET compares it with its wall clock.  Pure.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
@@ -25,6 +26,7 @@ from .service import Instant, Row, Value
 
 OUR_PREFIX = "holdtrue-"
 """How the names of our owners begin."""
+_CONTROL_QUEUE = re.compile(r".+-control-[0-9]{2}")
 LONGEST_PROMISE: Ticks = 3_600 * TICKS_PER_SECOND
 """A row that promises more is taken to promise this."""
 
@@ -73,6 +75,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     last_renewal: Ticks | None = None
     expires_at: Ticks | None = None
     is_draining: bool = False
+
+
+def is_lease(row: Row) -> bool:
+    """Whether a row of the table is that of a control queue."""
+    return row.partition == "" and _CONTROL_QUEUE.fullmatch(row.key) is not None
 
 
 def read_lease(row: Row) -> Lease:

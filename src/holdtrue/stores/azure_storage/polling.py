@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from holdtrue.environment import Environment
+from holdtrue.stores.errors import StoreError
 
 from .mail import MOST_A_GET
 from .service import ServiceError
@@ -16,6 +17,8 @@ log = logging.getLogger("holdtrue.azure_storage")
 
 SHORTEST_SECONDS = 0.05
 """The first pause after an empty poll (as .NET's); each further one is half as long again."""
+TROUBLED_SECONDS = 1.0
+"""The least pause after a poll that failed."""
 
 
 class Loop:
@@ -47,9 +50,12 @@ class Loop:
             self._wake.clear()
             try:
                 found = await self._pull()
-            except ServiceError as error:
+            except (ServiceError, StoreError) as error:
                 log.warning("%s could not be polled, it is tried again: %s", self._what, error)
-                found, pause = 0, max(pause, 1.0)
+                found, pause = 0, max(pause, TROUBLED_SECONDS)
+            except Exception:  # a defect: the queue must be polled all the same
+                log.exception("%s could not be polled, it is tried again", self._what)
+                found, pause = 0, max(pause, TROUBLED_SECONDS)
             if found:
                 self._came()
                 pause = SHORTEST_SECONDS

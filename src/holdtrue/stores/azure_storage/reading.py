@@ -5,7 +5,7 @@ Two point reads side by side; a query reads rows, and verifies each that is not 
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -52,14 +52,30 @@ class Reader:
         self._hosts = hosts
 
     async def records(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
-        """The verified records."""
+        """The verified records.  Raises StoreCorrupt where one of them cannot be read."""
+        return await self._each(instance_ids, self.standing)
+
+    async def readable(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
+        """The verified records, for a list of many: one that cannot be read is none, and hides no other."""
+        return await self._each(instance_ids, self._readable)
+
+    async def _readable(self, instance_id: str) -> Standing | None:
+        try:
+            return await self.standing(instance_id)
+        except StoreCorrupt as error:
+            log.warning("left out of a list: %s", error)
+            return None
+
+    async def _each(
+        self, instance_ids: Sequence[str], read: Callable[[str], Awaitable[Standing | None]]
+    ) -> list[InstanceRecord | None]:
         found: list[InstanceRecord | None] = []
         for begin in range(0, len(instance_ids), AT_ONCE):
-            part = instance_ids[begin : begin + AT_ONCE]
-            for one in await asyncio.gather(*(self.standing(name) for name in part)):
-                if one.record is not None and await self._waits_for_worker(one.record, one.sentinel):
-                    one.record.waits_for_worker = True
-                found.append(one.record)
+            for one in await asyncio.gather(*map(read, instance_ids[begin : begin + AT_ONCE])):
+                record = None if one is None else one.record
+                if one is not None and record is not None and await self._waits_for_worker(record, one.sentinel):
+                    record.waits_for_worker = True
+                found.append(record)
         return found
 
     async def _waits_for_worker(self, record: InstanceRecord, sentinel: Sentinel | None) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 from holdtrue.core.events import TICKS_PER_SECOND, ExecutionRewound, Ticks
 from holdtrue.core.messages import OutboundMessage
 from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.stores.errors import StoreError, StoreMissing
+from holdtrue.stores.errors import StoreCorrupt, StoreError, StoreMissing
 from holdtrue.stores.protocol import is_rewinding
 
 from .access import Access
@@ -96,7 +96,10 @@ class Reconciler:
                 return
 
     async def _paced(self, look: Callable[[], Awaitable[None]]) -> None:
-        await look()
+        try:
+            await look()
+        except StoreCorrupt as error:
+            log.error("an instance cannot be looked after: %s", error)
         await self._access.environment.sleep(3 * 60.0 / self._pace.requests_a_minute)
 
     async def _look(self, row: Row) -> None:

@@ -21,7 +21,7 @@ from holdtrue.stores.protocol import (
     completed_tick,
 )
 
-from .access import Access, extra_of
+from .access import Access, own_value, own_values
 from .names import escape_key
 from .reading import Reader
 from .sending import Sender
@@ -121,7 +121,8 @@ class Schedules:
     async def get(self, due_by: Ticks | None) -> list[StoredSchedule]:
         """All schedules by id, or those due."""
         found = []
-        for row in await self._access.query_own(Test("PartitionKey", "eq", PARTITION)):
+        rows = await self._access.query_own(Test("PartitionKey", "eq", PARTITION))
+        for row, _ in own_values(rows, _Stored):
             schedule, _ = await self._finished(row)
             found.append(schedule)
         if due_by is None:
@@ -212,7 +213,7 @@ class Schedules:
         if after is not None:
             where = (*where, Test("RowKey", "gt", _key(after)))
         rows = await self._access.query_own(All(where), limit=limit)
-        return [msgspec.json.decode(extra_of(row), type=Tick) for row in rows]
+        return [tick for _, tick in own_values(rows, Tick)]
 
     async def trim(self, before: Ticks, schedule_id: str | None) -> int:
         """Forget records of ticks due before, of all schedules or one."""
@@ -253,7 +254,7 @@ def _pending(commit: TickCommit) -> _Pending:
 
 
 def _read(row: Row) -> _Stored:
-    return msgspec.json.decode(extra_of(row), type=_Stored)
+    return own_value(row, _Stored)
 
 
 def _ticks(schedule_id: str) -> str:

@@ -53,6 +53,7 @@ from .hosting import Hosting
 from .listing import Listing
 from .mail import Mail
 from .names import HubNames
+from .postbox import Postbox
 from .posting import Poster
 from .progress import Reports
 from .purging import Purger
@@ -109,7 +110,7 @@ class AzureStorageStore:
         reports = Reports(access, formats)
         reader = self._reader = Reader(access, formats, hosts)
         self._rows = RowWriter(access, formats)
-        letters = self._letters = DeadLetters(access)
+        letters = self._letters = DeadLetters(access, formats)
         waiting = self._waiting = WaitingInstances(access)
         committer = self._committer = Committer(access, formats, mail, poster, self._rows, waiting, self._is_mine)
         listing = self._listing = Listing(access, formats, reader, reports, hosts)
@@ -126,8 +127,9 @@ class AzureStorageStore:
             terminator,
             self._orchestrators.__contains__,
         )
-        self._taking = Taking(access, formats, mail, adopter, letters, keys)
-        self._work = WorkItems(access, formats, mail, letters, keys, reports)
+        postbox = Postbox(formats, mail, letters)
+        self._taking = Taking(access, formats, mail, adopter, postbox, keys)
+        self._work = WorkItems(access, mail, postbox, keys, reports)
         self._starter = Starter(access, formats, poster, reader)
         self._sender = Sender(access, formats, poster, reader, terminator)
         self._schedules = Schedules(access, reader, self._starter, self._sender)

@@ -16,11 +16,11 @@ from holdtrue.stores.protocol import Delivery, Lease, LockedInstance
 from .access import Access
 from .adopting import BACK_SECONDS, Adopter
 from .arrivals import Arrived, is_meant, is_wake, parents_of
-from .dead_letters import DeadLetters
-from .dotnet_json import FormatError
+from .envelopes import Envelope
 from .formats import Formats, arrived_as
 from .holding import Held
 from .mail import MOST_A_GET, Mail
+from .postbox import Postbox
 from .service import QueueMessage
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -52,14 +52,14 @@ class Taking:
         formats: Formats,
         mail: Mail,
         adopter: Adopter,
-        letters: DeadLetters,
+        postbox: Postbox,
         keys: Keys,
     ) -> None:
         self._access = access
         self._formats = formats
         self._mail = mail
         self._adopter = adopter
-        self._letters = letters
+        self._postbox = postbox
         self._keys = keys
         self._held: dict[int, Held] = {}
         self._waiting: dict[str, list[Arrived]] = {}
@@ -143,17 +143,8 @@ class Taking:
         return count
 
     async def _sort(self, queue: str, number: int, message: QueueMessage) -> None:
-        try:
-            content = await self._formats.read_message(message)
-        except FormatError as error:
-            await self._letters.bury(
-                self._formats.unreadable_letter(queue, message, error), message.id, message.inserted
-            )
-            await self._mail.delete(number)
-            return
-        except StoreError as error:
-            log.warning("a message of queue %s could not be read, it comes again: %s", queue, error)
-            self._mail.forget(number)
+        content = await self._postbox.read(queue, number, message, _anything)
+        if content is None:
             return
         if content.due is not None and content.due > self._access.environment.now():
             await self._mail.give_back(number, self._formats.delay_until(content.due))
@@ -281,6 +272,10 @@ class Taking:
             self._bring(instance_id, one)
         await self._settle_odd()
         return locked
+
+
+def _anything(content: Envelope) -> Envelope:
+    return content
 
 
 def _is_start_of(held: Held, start: Arrived) -> bool:

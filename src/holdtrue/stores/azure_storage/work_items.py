@@ -17,10 +17,9 @@ from holdtrue.stores.errors import StoreError
 from holdtrue.stores.protocol import LockedActivity, queue_name
 
 from .access import Access
-from .dead_letters import DeadLetters
-from .dotnet_json import FormatError
-from .formats import Formats, task_of
+from .formats import task_of
 from .mail import Mail
+from .postbox import Postbox
 from .progress import QUIET_TICKS, Report, Reports
 from .service import QueueMessage, ServiceError
 from .taking import Keys
@@ -56,13 +55,10 @@ class WorkItem:
 class WorkItems:
     """The work items that this host has in hand."""
 
-    def __init__(
-        self, access: Access, formats: Formats, mail: Mail, letters: DeadLetters, keys: Keys, reports: Reports
-    ) -> None:
+    def __init__(self, access: Access, mail: Mail, postbox: Postbox, keys: Keys, reports: Reports) -> None:
         self._access = access
-        self._formats = formats
         self._mail = mail
-        self._letters = letters
+        self._postbox = postbox
         self._keys = keys
         self._reports = reports
         self._items: dict[int, WorkItem] = {}
@@ -83,19 +79,10 @@ class WorkItems:
         return await self._mail.pull(queue, limit, partial(self._sort, queue))
 
     async def _sort(self, queue: str, number: int, message: QueueMessage) -> None:
-        try:
-            content = await self._formats.read_message(message)
-            task = task_of(content)
-        except FormatError as error:
-            await self._letters.bury(
-                self._formats.unreadable_letter(queue, message, error), message.id, message.inserted
-            )
-            await self._mail.delete(number)
+        found = await self._postbox.read(queue, number, message, lambda content: (content, task_of(content)))
+        if found is None:
             return
-        except StoreError as error:
-            log.warning("a work item could not be read, it comes again: %s", error)
-            self._mail.forget(number)
-            return
+        content, task = found
         if (task.instance_id, task.execution_id, task.scheduled) in self._unwanted:
             await self._mail.delete(number)
             return

@@ -12,8 +12,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.environment import Environment
-from holdtrue.stores.azure_storage.moments import header_text
+from holdtrue.stores.azure_storage.moments import from_header_text, header_text
 from holdtrue.stores.azure_storage.service import Conflict, NotThere, Refused, ServiceError, Unsure
 
 from .connection import Connection
@@ -23,6 +24,8 @@ VERSIONS = {"table": "2020-12-06", "queue": "2025-05-05", "blob": "2026-02-06"}
 """Of each service, as the .NET provider asks for it."""
 
 TRIES = 3
+MINUTES_WRONG = 5
+"""A refusal may have to do with a clock that is wrong by so much; the service allows 15."""
 UNSURE = frozenset({408, 429})
 """Besides 5xx: a proxy on the way may say so after the request was done."""
 
@@ -106,7 +109,10 @@ class Requests:
                 answer = await self._once(service, method, path, query, headers or {}, body, what)
                 if answer.status in expect:
                     return answer
-                raise error_of(answer.status, *_code_in(answer), what)
+                code, message = _code_in(answer)
+                if answer.status in (401, 403):
+                    message += self._wrong_clock(answer)
+                raise error_of(answer.status, code, message, what)
             except _NotSent as error:
                 if attempt + 1 == TRIES:
                     raise Unsure(str(error)) from error
@@ -115,6 +121,17 @@ class Requests:
                     raise
             await self._environment.sleep(0.1 * 4**attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def _wrong_clock(self, answer: Answer) -> str:
+        """What is to be said of this host's clock: the service refuses requests whose time is not its own."""
+        try:
+            ahead = self._environment.now() - from_header_text(answer.headers["date"])
+        except (KeyError, ValueError, TypeError):
+            return ""
+        minutes = round(abs(ahead) / (60 * TICKS_PER_SECOND))
+        if minutes < MINUTES_WRONG:
+            return ""
+        return f" This host's clock is {minutes} minutes {'ahead of' if ahead > 0 else 'behind'} the service's: set it."
 
     async def _once(
         self, service: str, method: str, path: str, query: str, given: Mapping[str, str], body: bytes, what: str
@@ -141,7 +158,9 @@ class Requests:
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _NotSent(f"{what}: no connection to {endpoint.host}: {error}") from error
+            raise _NotSent(
+                f"{what}: no connection to {endpoint.host}, where the account's {service} service should be: {error}"
+            ) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unsure(f"{what}: no answer: {type(error).__name__} {error}") from error
 
