@@ -2,7 +2,8 @@
 
 FOLDER holds NAME.jsonl (requests and answers) and NAME.hub.json (the hub at the end).  What was written, in its order,
 goes to tests/data/azure_storage/recorded.json.gz: queue messages, rows, names of blobs, how many control queues there
-were, and the hubs' rows as stored.
+were, and the hubs' rows as stored.  Of the recordings of the known failure (of June 2025) all that was sent for an
+instance goes, as it was sent, to stuck.json.gz beside it, with the hubs whole.
 """
 
 import gzip
@@ -14,6 +15,16 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).resolve().parents[1] / "tests" / "data" / "azure_storage" / "recorded.json.gz"
+STUCK = TARGET.with_name("stuck.json.gz")
+OF_JUNE_2025 = (
+    "StuckRunning",
+    "StuckHelpless",
+    "StuckAgain",
+    "StuckFailed",
+    "StuckTerminated",
+    "StuckChild",
+    "SplitMiddle",
+)
 PART = re.compile(r"(POST|PUT|PATCH) (\S+) HTTP")
 
 
@@ -90,13 +101,48 @@ def extract(folder: Path) -> dict[str, Any]:
     return data
 
 
+def stuck(folder: Path) -> dict[str, Any]:
+    """What was sent for the instances of each recording of June 2025, and its hub at the end."""
+    data: dict[str, Any] = {}
+    for name in OF_JUNE_2025:
+        hub = json.loads((folder / f"{name}.hub.json").read_text())
+        if any(hub["queues"].values()) or any("largemessages" in container for container in hub["containers"]):
+            raise ValueError(f"{name}: the hub has messages or blobs, which are not taken along")
+        requests = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        data[name] = {
+            "requests": [
+                [
+                    one["by"],
+                    one["service"],
+                    one["method"],
+                    one["path"],
+                    one["headers"].get("If-Match"),
+                    one["body"],
+                    one.get("answer") or "",
+                    one.get("status"),
+                    one.get("fault"),
+                ]
+                for one in requests
+                if re.search(r"/messages|\$batch|History\(|Instances", one["path"])
+            ],
+            "hub": {table: [stored(row) for row in rows] for table, rows in hub["tables"].items()},
+        }
+    return data
+
+
+def write(target: Path, data: dict[str, Any]) -> None:
+    """As packed JSON, the same bytes each time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    target.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    print({name: len(found) for name, found in data.items()}, target.stat().st_size)
+
+
 def main() -> None:
     """Extract and write."""
-    data = extract(Path(sys.argv[1]))
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    TARGET.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
-    print({name: len(found) for name, found in data.items()}, TARGET.stat().st_size)
+    folder = Path(sys.argv[1])
+    write(TARGET, extract(folder))
+    write(STUCK, stuck(folder))
 
 
 if __name__ == "__main__":

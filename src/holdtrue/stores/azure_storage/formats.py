@@ -247,17 +247,20 @@ class Formats:
     async def history(self, instance_id: str, rows: Sequence[Row], sentinel: Sentinel) -> list[HistoryRow]:
         """The history that counts: the rows of the sentinel's execution, no more than are committed.
 
-        Raises StoreCorrupt where rows are missing.
+        What .NET wrote behind an end, replaying it for a message (allowReplayingTerminalInstances), does not count: it
+        would be a second end.  Raises StoreCorrupt where rows are missing.
         """
         most = sentinel.state.rows if sentinel.is_ours else None
         found: list[HistoryRow] = []
+        ended = False
         for row in rows:
             if row.values.get("ExecutionId") != sentinel.execution_id or (most is not None and len(found) >= most):
                 continue
             one = await self.event(instance_id, row)
-            if one.ordinal != len(found):
+            if one.ordinal != len(found) or (ended and most is None and isinstance(one.event, ev.OrchestratorStarted)):
                 break
             found.append(one)
+            ended = ended or isinstance(one.event, ev.ExecutionCompleted | ev.ExecutionFailed)
         if most is not None and len(found) != most:
             raise StoreCorrupt(
                 f"instance {instance_id!r}: {most} events are committed and {len(found)} are there; its history is "
