@@ -13,13 +13,16 @@ WORKERS ?= 2
 SECONDS ?= 600
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help run test lint types bench soak mutants docs lock clean
+.PHONY: help run stale-running test lint types bench soak mutants docs lock clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## The main job: a job started every second, two workers, SIGKILL at random; then the proof
 	@$(BIN)/python -m examples.every_minute.storm $(ARGS)
+
+stale-running: $(READY) $(AZURITE) ## The known failure of Azure Storage hubs, shown and cured, on an emulator of its own
+	@$(BIN)/python -m examples.stale_running $(ARGS)
 
 test: lint types $(AZURITE) ## Lint, strict types, and the whole test suite
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

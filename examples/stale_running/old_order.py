@@ -94,7 +94,7 @@ class OldOrder:
         replay_terminal: bool = False,
         back_off: float = 10.0,
         retry_after: float = 0.8,
-        poll: float = 0.05,
+        poll: float = 0.1,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._service = service
@@ -150,12 +150,11 @@ class OldOrder:
         )
         return started.execution_id
 
-    async def start_if_not_running(self, name: str, instance_id: str, given: str | None) -> bool:
-        """What the timer of the report does: ask for the status, and start if it is not running."""
+    async def start_if_not_running(self, name: str, instance_id: str, given: str | None) -> str | None:
+        """What the timer of the report does: ask for the status, and start if it is not running (its execution id)."""
         if await self.status(instance_id) in ("Pending", "Running", "Suspended"):
-            return False
-        await self.start(name, instance_id, given)
-        return True
+            return None
+        return await self.start(name, instance_id, given)
 
     async def raise_event(self, instance_id: str, name: str, given: str) -> None:
         """Raise an external event."""
@@ -238,8 +237,9 @@ class OldOrder:
         if execution_id not in (None, execution):
             return [], None, sentinel.etag
         events = [
-            read_event(row.values, instance_id)[0] for row in rows if row.values.get("ExecutionId") == execution
-            and row.key != SENTINEL
+            read_event(row.values, instance_id)[0]
+            for row in rows
+            if row.values.get("ExecutionId") == execution and row.key != SENTINEL
         ]
         return events, execution, sentinel.etag
 
@@ -251,9 +251,7 @@ class OldOrder:
         end = next((one for one in batch.history if isinstance(one, ENDED)), None)
         status = "missing" if started is None else None if end is None else STATUS_NAMES[Status(end.status)]
         if started is None or (end is not None and not self._replay_terminal):
-            self._log(
-                f"{batch.instance_id}: Discarding {len(fresh)} dequeued history event(s): Instance is {status}"
-            )
+            self._log(f"{batch.instance_id}: Discarding {len(fresh)} dequeued history event(s): Instance is {status}")
             await self._delete(batch)
             return False
         new, step = await self._episode(batch, started, fresh)
@@ -439,9 +437,7 @@ def _end(step: old_code.Step, terminated: ev.ExecutionTerminated | None) -> ev.E
     if step.failure is not None:
         failure = ev.FailureDetails(message=step.failure, error_type="")
         return ev.ExecutionCompleted(timestamp=at, event_id=step.next_id, status=int(Status.FAILED), failure=failure)
-    return ev.ExecutionCompleted(
-        timestamp=at, event_id=step.next_id, status=int(Status.COMPLETED), result=step.output
-    )
+    return ev.ExecutionCompleted(timestamp=at, event_id=step.next_id, status=int(Status.COMPLETED), result=step.output)
 
 
 def _answer(started: ev.ExecutionStarted, end: Any) -> ev.AnyEvent | None:

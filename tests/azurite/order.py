@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from holdtrue.testing.storage_proxy import Seen
 from holdtrue.testing.storage_requests import About, Request, about, instance_in
 
 FILE = Path(__file__).resolve().parents[1] / "data" / "azure_storage" / "stuck.json.gz"
 
-_MESSAGE = re.compile(r"<MessageId>(.*?)</MessageId>(?:.*?<MessageText>(.*?)</MessageText>)?.*?</QueueMessage>", re.DOTALL)
+_MESSAGE = re.compile(
+    r"<MessageId>(.*?)</MessageId>(?:.*?<MessageText>(.*?)</MessageText>)?.*?</QueueMessage>", re.DOTALL
+)
 _TEXT = re.compile(r"<MessageText>(.*?)</MessageText>", re.DOTALL)
 _PART = re.compile(r"\r\n(POST|PUT|PATCH|DELETE) (\S+) HTTP/1.1\r\n(.*?)\r\n\r\n(\{.*?\})\r\n", re.DOTALL)
 _EXECUTION = re.compile(r"\b[0-9a-f]{32}\b")

@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from holdtrue.testing.storage_proxy import ANSWER_LOST, Seen, StorageProxy
-from tools.azurite import Azurite
 
 from examples.stale_running.old_order import OldOrder
 from holdtrue.environment import REAL
@@ -20,7 +18,9 @@ from holdtrue.stores.azure_storage.http.connection import from_connection_string
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.service import Instant, Row
+from holdtrue.testing.storage_proxy import ANSWER_LOST, Seen, StorageProxy
 from tests.azurite import order
+from tools.azurite import Azurite
 
 BACK_OFF = 3.0
 """Longer than the 2 s after which a message comes again, as the 10 s of .NET are."""

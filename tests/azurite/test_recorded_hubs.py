@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tools.azurite import Azurite
 
 import holdtrue
 from examples.stale_running import recorded_hubs
@@ -21,6 +20,7 @@ from holdtrue.stores.azure_storage.instances_row import InstancesRow, read_row
 from holdtrue.stores.azure_storage.reconciling import Pace
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
+from tools.azurite import Azurite
 
 PACE = Pace(every_seconds=0.3, requests_a_minute=60_000.0, fresh_seconds=1.0)
 SETTINGS = AzureStorageSettings(max_queue_polling_interval=0.5, lease_interval=6.0, lease_acquire_interval=1.0)
@@ -40,12 +40,16 @@ TRUE: dict[str, dict[str, tuple[Status, str | None]]] = {
     "SplitMiddle": {"job": (Status.COMPLETED, "3")},
 }
 """What the histories say: how each instance ended, and with what."""
-WRONG = {name: "parent:child:1" if name == "StuckChild" else "job" for name in TRUE if name not in ("StuckAgain", "SplitMiddle")}
+WRONG = {
+    name: "parent:child:1" if name == "StuckChild" else "job"
+    for name in TRUE
+    if name not in ("StuckAgain", "SplitMiddle")
+}
 """The instance whose row says Running."""
 
 
 class Left(msgspec.Struct):
-    """A hub that was left behind: what Holdtrue read, the rows as they were, and as they were after it had mended them."""
+    """A hub that was left behind: what Holdtrue read, its rows as they were, and as it mended them."""
 
     read: dict[str, InstanceStatus]
     listed_as_running: list[str]
