@@ -1,4 +1,4 @@
-"""`make stale-running`: it tells its story, with short times; its checks can fail; the picture in the docs is its own."""
+"""`make stale-running`: it tells its story, in short times; its checks can fail; the picture in the docs is its own."""
 
 import asyncio
 import subprocess
