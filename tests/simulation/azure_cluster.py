@@ -8,6 +8,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+from azure_scenarios import PARTITIONS
 from azure_watch import Watch
 from broken import Broken
 from cluster import MOST_AT_ONCE, Cluster, Errors, Insisting
@@ -35,7 +36,7 @@ MOST_CALLS = 25_000
 ROWS_SECONDS = 600.0
 """So long after everything has ended the rows of all instances tell what is true."""
 SETTINGS = AzureStorageSettings(
-    partition_count=2,
+    partition_count=PARTITIONS,
     max_queue_polling_interval=2.0,
     lease_interval=20.0,
     lease_acquire_interval=5.0,
@@ -127,6 +128,7 @@ class AzureCluster(Cluster):
         self.hosts: dict[str, holdtrue.Host] = {}
         self.parts: dict[str, Part] = {}
         self.environments: dict[str, SimulatedEnvironment] = {}
+        self.services: dict[str, FaultyService] = {}
         self.trace: list[tuple[float, str, str, str]] = []
         self.calls: list[Call] = []
         self.fruitful: set[int] = set()
@@ -172,6 +174,7 @@ class AzureCluster(Cluster):
         store = AzureStorageStore(service, HUB, environment=environment, settings=SETTINGS)
         self.parts[name] = part
         self.environments[name] = environment
+        self.services[name] = service
         self._kept += [service, store]
         return part, store, environment
 
@@ -270,4 +273,20 @@ class AzureCluster(Cluster):
                 await store.open()
                 break
             await asyncio.sleep(1.0)
-        await work(Insisting(self, part, client))
+        await work(Reader(self, part, client))
+
+
+class Reader(Insisting):
+    """As every client's user; what a read says of a missing history is held against the watch too."""
+
+    async def status(self, name: str) -> holdtrue.InstanceStatus | None:
+        watch: Watch = self.cluster.ledger  # type: ignore[assignment]
+        since = watch.moment
+        _, status = await self.do(lambda: self.client.get_status(name))
+        if status is None:
+            watch.saw(name, None, since)
+        else:
+            condition = status.condition
+            missing = condition is not None and condition.kind == "history missing"
+            watch.saw(name, status.record.projection, since, missing=missing)
+        return status  # type: ignore[no-any-return]

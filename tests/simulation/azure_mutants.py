@@ -143,6 +143,22 @@ RULES = [
         first="slowly",
     ),
     Rule(
+        "8",
+        "a rewind of .NET's is not known by its row",
+        "verdicts.py",
+        "        projection is not None\n        and projection.status in TERMINAL\n",
+        "        projection is not None\n        and projection.status in ()\n",
+        first="beside .NET",
+    ),
+    Rule(
+        "8",
+        "an instance that .NET has rewound is taken for ended",
+        "adopting.py",
+        "            messages = [self._rewind(held), *messages]",
+        "            pass",
+        first="beside .NET",
+    ),
+    Rule(
         "9",
         "a row is written blindly",
         "row_writing.py",

@@ -1,12 +1,14 @@
 """What is run on the simulated hub on Azure Storage beside what every hub runs: readers, lives of one id, more."""
 
 import asyncio
+import json
 import random
 from contextlib import suppress
 from typing import Any
 
 from broken import Broken
 from cluster import Cluster, Insisting, Work
+from dotnet_client import DotNetClient
 from scenarios import Disturbed, Programs, fixed
 from workload import Maker, Program
 
@@ -14,6 +16,8 @@ from holdtrue.client.errors import ClientError
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.testing.virtual_time import as_part
 
+PARTITIONS = 2
+"""Control queues of the hub."""
 LARGE = 70_000
 """Characters that no column holds."""
 LIVE = frozenset(status for status in Status if status not in TERMINAL)
@@ -69,6 +73,53 @@ class DisturbedOnAzure(Disturbed):
     def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
         works = super().clients(cluster)
         return works if self._reader is None else [*works, ("reader", self._reader)]
+
+
+class BesideDotNet(DisturbedOnAzure):
+    """As that, with clients of .NET's that start over anything, end, rewind and purge whatever it does."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        chance = random.Random(f"dotnet:{seed}")
+        verbs = ["start", "terminate", "rewind", "purge", "raise"]
+        self._deeds = [
+            [
+                (chance.choice([0.1, 0.5, 1.0, 4.0, 20.0]), chance.choice(verbs), chance.choice(list(self.programs)))
+                for _ in range(chance.randint(1, 3))
+            ]
+            for _ in range(chance.randint(1, 2))
+        ]
+        self.disturbed |= {name for deeds in self._deeds for _, _, name in deeds}
+        self._reader = Reading(list(self.programs), chance, 1.0)
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [*super().clients(cluster), *((f"net{at}", self._net(deeds)) for at, deeds in enumerate(self._deeds))]
+
+    def _net(self, deeds: list[tuple[float, str, str]]) -> Work:
+        async def work(user: Insisting) -> None:
+            cluster: Any = user.cluster
+            service, environment = cluster.services[user.part.name], cluster.environments[user.part.name]
+            client = DotNetClient(service, cluster.hub_names, PARTITIONS, environment, cluster.ledger)
+            for pause, verb, name in deeds:
+                await asyncio.sleep(pause)
+                calm = [one for one in self.programs if one not in self.disturbed]
+                if calm:
+                    # Where somebody starts it anew meanwhile the start is written over: the client looks once more.
+                    await client.write_row_late(calm[0], pause)
+                if verb == "start":
+                    await client.start(name, json.dumps([[["echo", "started by .NET"]], []]))
+                elif name not in cluster.ledger.entries:
+                    continue
+                elif verb == "terminate":
+                    await client.terminate(name)
+                elif verb == "rewind":
+                    await client.rewind(name)
+                elif verb == "purge":
+                    await client.purge(name)
+                else:
+                    await client.raise_event(name, "nobody waits for it", f'"{name} {pause}"')
+
+        return work
 
 
 class Renewed(Programs):

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from azure_cluster import AzureCluster
-from azure_scenarios import DisturbedOnAzure, fixed_on_azure
+from azure_scenarios import BesideDotNet, DisturbedOnAzure, fixed_on_azure
 from broken import Broken
 from search import Failed, shrink, story
 
@@ -193,6 +193,8 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     "large": (Search((Mishap.CRASH_AFTER,), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},
 }
+BESIDE_DOTNET = 60
+"""Random runs beside clients of .NET's."""
 SLOW_RUNS = 60
 """Of `renewed` and `rivals`, in turn."""
 
@@ -242,6 +244,18 @@ def slow_run(seed: int) -> None:
     cluster, error = play(seed, fixed_on_azure()[name], faults, small=True)
     if error is not None:
         raise Failed(f"{name!r} slowly, {seed}: {error}\nfaults: {faults.drawn}\n{story(cluster)}") from error
+
+
+def beside_dotnet(seed: int) -> int:
+    """The run of a seed beside clients of .NET's, every second one with faults; how often the one gap was met (a start
+    that reads Pending while .NET purges).  Raises Failed."""
+    faults = ByChance(seed) if seed % 2 else None
+    cluster, error = play(seed, BesideDotNet(seed), faults or CallFaultList(), small=seed % 4 == 1)
+    if error is not None:
+        drawn = faults.drawn if faults else []
+        raise Failed(f"seed {seed} beside .NET: {error}\nfaults: {drawn}\n{story(cluster)}") from error
+    gaps: int = cluster.ledger.gaps  # type: ignore[attr-defined]
+    return gaps
 
 
 def by_chance(seed: int, faults: CallFaults) -> tuple[AzureCluster, Exception | None]:

@@ -19,9 +19,10 @@ from holdtrue.core.projection import TERMINAL, Projection, Status, initial, proj
 from holdtrue.stores.azure_storage.keeping import PREFIX
 from holdtrue.stores.azure_storage.large import is_large
 from holdtrue.stores.azure_storage.names import HubNames, is_blob_of, unescape_key
+from holdtrue.stores.azure_storage.planning import owed_key
 from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
 from holdtrue.stores.azure_storage.service import Row
-from holdtrue.stores.azure_storage.verdicts import names_newer_start
+from holdtrue.stores.azure_storage.verdicts import RowView, names_newer_start, was_rewound_by_dotnet
 from holdtrue.testing.storage_model import StorageModel
 
 Face = tuple[Any, ...] | None
@@ -66,6 +67,12 @@ class Watch:
         self._times = times
         self.moment = 0
         self.entries: dict[str, Entry] = {}
+        self._purged: dict[str, str] = {}
+        self._purge_over: dict[str, int] = {}
+        self._rewound: dict[str, str] = {}
+        self._dotnet: set[str] = set()
+        self.gaps = 0
+        """How often a read met the one gap that rule 7 names: Pending, while .NET purges."""
         self.begun: set[str] = set()
         """The ids of all starts that have begun."""
 
@@ -80,9 +87,37 @@ class Watch:
         self._look(unescape_key(operations[0].partition))
         return True
 
+    # -- what .NET's clients do ------------------------------------------------------------------------
+
+    def dotnet_purges(self, name: str) -> None:
+        """Row and rows vanish from now on, in any order, whatever an owner writes meanwhile."""
+        self._purged[name] = self.entries[name].execution
+        self._dotnet.add(name)
+
+    def dotnet_rewinds(self, name: str) -> None:
+        """Rows are turned from now on: it has failed until the last of it, the instances row, is written."""
+        self._rewound[name] = self.entries[name].execution
+        self._dotnet.add(name)
+
+    def _is_purged(self, name: str, sentinel: Sentinel | None) -> bool:
+        """Whether what stands there is what a purge of .NET's has left so far."""
+        if name in self._purged and sentinel is not None and sentinel.execution_id != self._purged[name]:
+            del self._purged[name]
+            self._purge_over[name] = self.moment
+        return name in self._purged
+
+    def _is_rewound(self, name: str, sentinel: Sentinel) -> bool:
+        """Whether .NET rewinds it, or has, and no commit has come since."""
+        told = sentinel.state.projection
+        if name in self._rewound and (
+            sentinel.execution_id != self._rewound[name] or told is None or told.status is not Status.FAILED
+        ):
+            del self._rewound[name]
+        return name in self._rewound
+
     def _look(self, name: str) -> None:
         entry = self.entries.setdefault(name, Entry())
-        row, sentinel, history = self._stands(name)
+        row, sentinel, history = self._stands(name, entry)
         if entry.is_going:
             entry.going_until = self.moment
         if row is None or entry.row_since is None:
@@ -91,8 +126,9 @@ class Watch:
             sentinel, history = None, []
         before = entry.projection
         projection: Projection | None = None
-        if history:
-            projection = self._folded(name, entry, sentinel, history)
+        view = None if row is None else self._formats.row_view(row)
+        if history and sentinel is not None:
+            projection = self._folded(name, entry, sentinel, history, view)
         if sentinel is not None:
             self.begun.add(sentinel.state.start_id)
             self._one_writer(name, entry, sentinel)
@@ -101,7 +137,6 @@ class Watch:
             entry.episode, entry.execution, entry.history = sentinel.state.episode, sentinel.execution_id, history
         else:
             entry.episode, entry.execution, entry.history = "", "", []
-        view = None if row is None else self._formats.row_view(row)
         waits = view is not None and view.status in (Status.PENDING, Status.TERMINATED)
         if waits and (projection is None or (sentinel is not None and names_newer_start(view, sentinel))):
             assert row is not None
@@ -114,7 +149,7 @@ class Watch:
         if not entry.faces or entry.faces[-1][1] != shown:
             entry.faces.append((self.moment, shown))
 
-    def _stands(self, name: str) -> tuple[Row | None, Sentinel | None, list[ev.AnyEvent]]:
+    def _stands(self, name: str, entry: Entry) -> tuple[Row | None, Sentinel | None, list[ev.AnyEvent]]:
         key = self._formats.partition_key(name)
         rows = self._model.tables.look(self._names.instances, key)
         row = next(iter(rows), None)
@@ -127,6 +162,7 @@ class Watch:
                 events[int(one.key, 16)] = one
         if sentinel is None or not sentinel.has_history or sentinel.state.purging:
             return row, sentinel, []
+        purged = self._is_purged(name, sentinel)
         if sentinel.state.log is not None:
             log = self._formats.log_in(self._formats.blob_now(sentinel.state.log), sentinel.state.log)
             return row, sentinel, [one.event for one in log]
@@ -134,13 +170,17 @@ class Watch:
         for ordinal in range(sentinel.state.rows):
             found = events.get(ordinal)
             if found is None or found.values.get("ExecutionId") != sentinel.execution_id:
+                if purged:
+                    return row, None, []
                 raise Broken(f"{name!r}: {sentinel.state.rows} rows are committed, and {ordinal} is not among them")
             history.append(self._formats.event_now(found))
         return row, sentinel, history
 
     # -- invariants ------------------------------------------------------------------------------------
 
-    def _folded(self, name: str, entry: Entry, sentinel: Sentinel | None, history: list[ev.AnyEvent]) -> Projection:
+    def _folded(
+        self, name: str, entry: Entry, sentinel: Sentinel, history: list[ev.AnyEvent], row: RowView | None
+    ) -> Projection:
         """The status is the fold of the history; no task is answered twice, no event stands twice in an execution."""
         started = next(event for event in history if isinstance(event, ev.ExecutionStarted))
         try:
@@ -157,7 +197,6 @@ class Watch:
         ]
         if len(payloads) != len(set(payloads)):
             raise Broken(f"{name!r}: an event stands twice in its history: {sorted(map(str, payloads))}")
-        assert sentinel is not None
         told = sentinel.state.projection
         if told is None:
             raise Broken(f"{name!r}: its sentinel has no projection")
@@ -165,6 +204,9 @@ class Watch:
         projection.custom_status = told.custom_status
         # A continued execution keeps the time of the first.
         projection.created_at = told.created_at
+        if self._is_rewound(name, sentinel):
+            turned = row is not None and was_rewound_by_dotnet(row, sentinel)
+            return projection if turned or entry.projection is None else entry.projection
         if told.status is not Status.PENDING and told.status is not projection.status:
             raise Broken(f"{name!r}: the sentinel says {told.status.name}, its history {projection.status.name}")
         if told.status is Status.PENDING:
@@ -189,6 +231,8 @@ class Watch:
         if len(history) < len(entry.history):
             raise Broken(f"{name!r}: its history had {len(entry.history)} events, and has {len(history)}")
         for ordinal, old in enumerate(entry.history):
+            if name in self._dotnet and isinstance(old, ev.GenericEvent):
+                continue  # a row that .NET has turned, and ours turns back
             if history[ordinal] != old and not isinstance(history[ordinal], ev.GenericEvent):
                 raise Broken(f"{name!r}: event {ordinal} was {old}, and is {history[ordinal]}")
 
@@ -201,6 +245,8 @@ class Watch:
 
     def _a_query_misses_nothing_live(self, name: str, row: Any, now: Projection | None) -> None:
         """A terminal row never stands over a live execution: a query by status verifies only rows that are not."""
+        if name in self._purged or name in self._rewound:
+            return
         if row is not None and row.status in TERMINAL and now is not None and now.status not in TERMINAL:
             raise Broken(
                 f"{name!r}: its row says {row.status.name}, and it is {now.status.name}: a query would miss it"
@@ -219,13 +265,24 @@ class Watch:
 
     # -- readers ---------------------------------------------------------------------------------------
 
-    def saw(self, name: str, projection: Projection | None, since: int) -> None:
-        """A client's read, begun at the moment `since` and ended now, shows what was true at some moment between."""
+    def saw(self, name: str, projection: Projection | None, since: int, *, missing: bool = False) -> None:
+        """A client's read, begun at the moment `since` and ended now, shows what was true at some moment between.
+
+        `missing`: it says that the history is missing, as it may while .NET purges.
+        """
         seen = None if projection is None else face(projection)
         entry = self.entries.get(name)
         if seen is None and entry is not None and (entry.is_going or entry.going_until >= since):
             return
         faces = [] if entry is None else entry.faces
+        if name in self._purged or self._purge_over.get(name, -1) >= since:
+            if seen is None or missing:
+                return
+            if projection is not None and projection.status is Status.PENDING:
+                self.gaps += 1
+                return
+        elif missing:
+            raise Broken(f"a client reads that the history of {name!r} is missing, and nobody has purged it")
         shown: list[Face] = [None] if not faces or faces[0][0] > since else []
         for index, (moment, one) in enumerate(faces):
             following = faces[index + 1][0] if index + 1 < len(faces) else self.moment + 1
@@ -265,6 +322,8 @@ class Watch:
         """Whose row does not tell what is true (yet)."""
         late = []
         for name, entry in self.entries.items():
+            if name in self._purged:
+                continue
             row = next(iter(self._model.tables.look(self._names.instances, self._formats.partition_key(name))), None)
             told = None if row is None else self._formats.row_view(row)
             true = entry.projection
@@ -282,19 +341,22 @@ class Watch:
         that nothing names."""
         found = []
         for name, entry in self.entries.items():
+            if name in self._dotnet:
+                continue  # what its owner wrote while .NET purged is left
             key = self._formats.partition_key(name)
             rows = self._model.tables.look(self._names.history, key)
             if entry.projection is None and rows:
                 found.append(f"{name!r} is gone, and its history has {len(rows)} rows: {[row.key for row in rows][:3]}")
                 continue
-            # What was kept belongs to the id: the next execution takes it.
-            extra = [row.key for row in rows if row.key > "sentinel" and not row.key.startswith(PREFIX)]
-            if extra and entry.projection is not None and entry.projection.status in TERMINAL:
-                found.append(f"{name!r} has ended, and has the extra rows {extra}")
             sentinel = next((read_sentinel(row) for row in rows if row.key == "sentinel"), None)
+            # What was kept belongs to the id; what a dead host owes goes when it is loaded.
+            owed = set() if sentinel is None else {owed_key(one.episode) for one in sentinel.state.owed}
+            extra = [row.key for row in rows if row.key > "sentinel" and not row.key.startswith(PREFIX)]
+            if set(extra) - owed:
+                found.append(f"{name!r} has the extra rows {extra}, and its sentinel names {sorted(owed)}")
             if sentinel is not None and sentinel.state.log is not None:
                 found.append(f"{name!r} has a redo log")
-        gone = [name for name, entry in self.entries.items() if entry.projection is None]
+        gone = [name for name, entry in self.entries.items() if entry.projection is None and name not in self._dotnet]
         for blob in self._model.blobs.names(self._names.large_messages):
             for name in gone:
                 if is_blob_of(name, blob):

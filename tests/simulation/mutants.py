@@ -326,12 +326,17 @@ def slowly():
     for seed in range(search.SLOW_RUNS):
         search.slow_run(seed)
 
+def beside_dotnet():
+    for seed in range(search.BESIDE_DOTNET):
+        search.beside_dotnet(seed)
+
 def half_of_the_seeds():
     seeds(0, SEEDS // 2)
 
 every = {{
     "seeds": half_of_the_seeds,
     "slowly": slowly,
+    "beside .NET": beside_dotnet,
     **{{name: lambda name=name: single(name) for name in search.SEARCHES}},
     "more seeds": lambda: seeds(SEEDS // 2, SEEDS),
 }}

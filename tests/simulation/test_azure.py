@@ -1,7 +1,17 @@
 """The hub on Azure Storage, where no transaction joins queues, history and rows: by chance, and at every point."""
 
 import pytest
-from azure_search import LONG, SEARCHES, SLOW_RUNS, by_seed, singles, slow_run, with_one
+from azure_search import (
+    BESIDE_DOTNET,
+    LONG,
+    SEARCHES,
+    SLOW_RUNS,
+    beside_dotnet,
+    by_seed,
+    singles,
+    slow_run,
+    with_one,
+)
 
 SEEDS, CHUNK = 200, 20
 SHARES = 4
@@ -19,6 +29,12 @@ def test_random_runs(first: int) -> None:
 def test_rows_that_are_read_and_written_slowly(first: int) -> None:
     for seed in range(first, first + CHUNK):
         slow_run(seed)
+
+
+@pytest.mark.parametrize("first", range(0, BESIDE_DOTNET, CHUNK))
+def test_random_runs_beside_clients_of_dotnet(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        beside_dotnet(seed)
 
 
 @pytest.mark.parametrize("share", range(SHARES))

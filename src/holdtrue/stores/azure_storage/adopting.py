@@ -13,6 +13,8 @@ import msgspec
 from holdtrue.core.events import (
     SCHEDULING_EVENTS,
     AnyEvent,
+    ExecutionCompleted,
+    ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
     SubOrchestrationInstanceCompleted,
@@ -41,11 +43,12 @@ from .owing import Outgoing, RowExtra, asked_by_row, beside_rows, derived_id
 from .payloads import Payloads
 from .planning import Part, log_parts, owed_key
 from .posting import Poster
+from .row_reading import turned_back
 from .row_writing import RowWriter
 from .sentinel import Sentinel, State, next_episode, record_of
 from .service import ANY, Do, Operation, Row
 from .terminating import Terminator
-from .verdicts import RowView, names_newer_start
+from .verdicts import RowView, names_newer_start, was_rewound_by_dotnet
 from .waiting import WaitingInstances
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -125,6 +128,8 @@ class Adopter:
         status = None if read.projection is None else read.projection.status
         state = held.state
         messages = await self._with_waiting_start(held, read, [*kept[:MOST_KEPT], *arrived])
+        if held.rewound_by_dotnet:
+            messages = [self._rewind(held), *messages]
         decided = decide(
             read.view,
             read.sentinel,
@@ -167,7 +172,19 @@ class Adopter:
         history: list[HistoryRow] = []
         if sentinel is not None and sentinel.has_history and not sentinel.state.purging and sentinel.state.log is None:
             history = await self._formats.history(instance_id, partition.rows, sentinel)
+            held.rewound_by_dotnet = self._is_rewound(row, sentinel, history)
+            if held.rewound_by_dotnet:
+                # As it was when it failed: from there it is rewound as ours are.
+                rows = [turned_back(one) for one in partition.rows]
+                history = await self._formats.history(instance_id, rows, sentinel)
         return self._into(held, partition, row, sentinel, history)
+
+    def _is_rewound(self, row: Row | None, sentinel: Sentinel, history: list[HistoryRow]) -> bool:
+        """Whether .NET has rewound what our last write says has ended (rule 8); not so where its rewind found nothing
+        to turn, or where one of ours has only begun."""
+        if row is None or not sentinel.is_ours or not was_rewound_by_dotnet(self._formats.row_view(row), sentinel):
+            return False
+        return not any(isinstance(one.event, ExecutionCompleted) for one in history)
 
     def _into(
         self, held: Held, partition: Partition, row: Row | None, sentinel: Sentinel | None, history: list[HistoryRow]
@@ -323,6 +340,8 @@ class Adopter:
         projection, view, sentinel = read.projection, read.view, read.sentinel
         if projection is None or sentinel is None or sentinel.state.purging or not held.row_is_late:
             return
+        if held.rewound_by_dotnet:
+            return  # by its row alone it is known that it was
         if view is None and projection.parent is None:
             return  # purged: its history goes with it
         if view is not None and names_newer_start(view, sentinel):
@@ -357,6 +376,12 @@ class Adopter:
             dialect=start.dialect,
         )
         return [first, *messages]
+
+    def _rewind(self, held: Held) -> Arrived:
+        """What .NET's rewind asks for, as a message of ours."""
+        event = ExecutionRewound(timestamp=self._environment.now(), instance_id=held.instance_id)
+        id = derived_id(held.instance_id, held.execution_id, "rewound by .NET", held.state.episode)
+        return Arrived(key=self._mail.next_number(), id=id, event=event)
 
     # -- what the messages came to ---------------------------------------------------------------------
 

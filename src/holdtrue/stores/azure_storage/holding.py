@@ -39,6 +39,7 @@ class Held:
         "partition",
         "partition_key",
         "replaces",
+        "rewound_by_dotnet",
         "row_etag",
         "row_execution",
         "row_is_late",
@@ -65,6 +66,8 @@ class Held:
         self.given: dict[int, Arrived] = {}
         self.history: list[AnyEvent] | None = None
         self.known_deleted: set[str] = set()
+        self.rewound_by_dotnet = False
+        """Whether .NET has rewound it since our last write: its sentinel says Failed still (rule 8)."""
         self.more_kept = False
         """Whether more messages were kept beside its history than are given at a time: it is woken for them."""
         self.replaces: OutboundMessage | None = None

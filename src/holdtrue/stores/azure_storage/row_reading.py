@@ -16,7 +16,7 @@ from .columns import STATUSES, Columns, More, tags_of
 from .dotnet_json import Failure, FormatError, OrchestrationInstance, Parent, failure_from, parent_from, too_deep
 from .large import MORE
 from .owing import RowExtra
-from .service import Value
+from .service import Row, Value
 
 _NO_MORE = More()
 _NO_EXTRA = RowExtra()
@@ -190,3 +190,11 @@ def rewound_from(values: Mapping[str, Value | None]) -> str | None:
         return None
     kind = reason.removeprefix("Rewound: ")
     return kind if kind != reason and kind in _READERS else None
+
+
+def turned_back(row: Row) -> Row:
+    """A row as it was before .NET's rewind turned it (the text of its failure is gone); any other as it is."""
+    kind = rewound_from(row.values)
+    if kind is None:
+        return row
+    return msgspec.structs.replace(row, values={**row.values, "EventType": kind, "Reason": "rewound"})

@@ -96,6 +96,7 @@ class AzureStorageStore:
         self._opened = False
         self._number = 0
         self._lost = False
+        self._rejoins = False
         self._notify: Callable[[Notice], None] | None = None
         self._orchestrators: set[str] = set()
         self._hosting: Hosting | None = None
@@ -169,6 +170,11 @@ class AzureStorageStore:
 
     async def join(self, name: str, orchestrators: Sequence[str], queues: Sequence[str]) -> int:
         self._check()
+        if self._rejoins:
+            # The engine has forgotten all; so what came while it was about to is in nobody's hands.
+            self._rejoins = False
+            self._taking.forget_all()
+            self._work.forget_all()
         self._orchestrators.clear()
         self._orchestrators.update(orchestrators)
         self._work.serve(queues)
@@ -230,7 +236,7 @@ class AzureStorageStore:
         """Partitions renew themselves; this tells a host that it has lost what it held."""
         self._check()
         if self._lost:
-            self._lost = False
+            self._lost, self._rejoins = False, True
             raise errors.LeaseLost("this host's partitions were taken over; it joins again")
         await self._hosts.renew()
         return []
