@@ -26,6 +26,7 @@ from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.stores.errors import StoreError
 from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.faults import Faults, Kind
 from holdtrue.testing.storage_faults import Call, CallFault, CallFaults, FaultyService
 from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import Part
@@ -117,8 +118,11 @@ class Leases:
 class AzureCluster(Cluster):
     """As `Cluster`, with faults at the calls of the account; what is true is read from the account itself."""
 
-    def __init__(self, seed: int, faults: CallFaults, *, hosts: int = 2, most_calls: int = MOST_CALLS) -> None:
+    def __init__(
+        self, seed: int, faults: CallFaults, steps: Faults, *, hosts: int = 2, most_calls: int = MOST_CALLS
+    ) -> None:
         self.seed = seed
+        self.step_faults = steps
         self.most_calls = most_calls
         self.call_faults = faults
         self.names = [f"h{number}" for number in range(1, hosts + 1)]
@@ -144,6 +148,7 @@ class AzureCluster(Cluster):
         self.codes: dict[str, int] = {}
         self.times = Timekeeping(lambda: self.loop.time(), SETTINGS.lease_interval, SETTINGS.lease_acquire_interval)
         self._numbers: dict[tuple[str, int], int] = {}
+        self._steps: dict[str, int] = {}
         self._kept: list[Any] = []
         self._lives: Counter[str] = Counter()
         self._host_names: set[str] = set()
@@ -171,12 +176,29 @@ class AzureCluster(Cluster):
             crash=lambda seconds: self.crash(part, seconds),
             pause=lambda seconds: self.pause(part, seconds),
         )
+        part.before_step = self._before_step
         store = AzureStorageStore(service, HUB, environment=environment, settings=SETTINGS)
         self.parts[name] = part
         self.environments[name] = environment
         self.services[name] = service
         self._kept += [service, store]
         return part, store, environment
+
+    def _before_step(self, part: Part) -> None:
+        step = part.steps + 1
+        if self._steps.get(part.name) == step or self.faults_over:
+            return  # it stood still before this one, and goes on
+        self._steps[part.name] = step
+        fault = self.step_faults.at(part.name, step, "step")
+        if fault is None:
+            return
+        self.counts[fault.kind.value] += 1
+        if fault.kind is Kind.CRASH_AT_STEP:
+            self.crash(part, fault.seconds)
+        elif fault.kind is Kind.PAUSE_AT_STEP:
+            self.pause(part, fault.seconds)
+        else:
+            self.set_clock(part, fault.seconds)
 
     def _call_applied(self, verb: str, given: tuple[Any, ...], outcome: Any) -> None:
         try:

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from azure_cluster import AzureCluster
 from azure_scenarios import BesideDotNet, DisturbedOnAzure, fixed_on_azure
 from broken import Broken
+from chance import AtSteps, Clock
 from search import Failed, shrink, story
 
 from holdtrue.stores.azure_storage import adopting, committing, formats, planning, purging
+from holdtrue.testing.faults import Fault, FaultList, Faults, Kind
 from holdtrue.testing.storage_faults import OF_WRITES, READS, Call, CallFault, CallFaultList, CallFaults, Mishap
 from holdtrue.testing.virtual_time import run
 
@@ -76,14 +78,14 @@ def _seconds(which: Mishap, long: float) -> float:
 
 
 def play(
-    seed: int, scenario: Any, faults: CallFaults, hosts: int = 2, *, small: bool = False
+    seed: int, scenario: Any, faults: CallFaults, steps: Faults | None = None, *, hosts: int = 2, small: bool = False
 ) -> tuple[AzureCluster, Exception | None]:
     """One run; what it broke, if anything.
 
-    `small`: transactions hold few operations, messages go ahead for seconds only, so that whatever takes more than one
-    of them is met in every run.
+    `steps` are deaths, pauses and wrong clocks at steps of processes, between any two awaits.  `small`: transactions
+    hold few operations, messages go ahead for seconds only, so that whatever takes more than one is met in every run.
     """
-    cluster = AzureCluster(seed, faults, hosts=hosts)
+    cluster = AzureCluster(seed, faults, steps or FaultList([]), hosts=hosts)
     with _what_died_lies_still(), _small_limits() if small else nullcontext():
         try:
             run(cluster.run(scenario))
@@ -189,7 +191,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     "parts": (Search((Mishap.LOST, Mishap.RESENT, *DEATHS), ("tables.transact", "blobs.")),),
     "told": (Search((Mishap.LATE, Mishap.DOUBLED), ("queues.put",), 100.0),),
     "away": (Search((Mishap.LOST, *DEATHS), ("tables.transact",)),),
-    "big": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "blobs.")),),
+    "big": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "blobs.put")),),
     "large": (Search((Mishap.CRASH_AFTER,), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},
 }
@@ -258,20 +260,54 @@ def beside_dotnet(seed: int) -> int:
     return gaps
 
 
-def by_chance(seed: int, faults: CallFaults) -> tuple[AzureCluster, Exception | None]:
+def steps_of(seed: int) -> AtSteps:
+    """What happens by chance at steps in the run of a seed."""
+    return AtSteps(seed, Clock())
+
+
+def by_chance(seed: int, faults: CallFaults, steps: Faults) -> tuple[AzureCluster, Exception | None]:
     """The random scenario of a seed; every second one with small limits."""
-    return play(seed, DisturbedOnAzure(seed), faults, small=seed % 2 == 1)
+    return play(seed, DisturbedOnAzure(seed), faults, steps, small=seed % 2 == 1)
 
 
 def by_seed(seed: int) -> None:
     """The run of a seed; raises Failed with the shortest list of faults that still breaks it."""
-    faults = ByChance(seed)
-    _, error = by_chance(seed, faults)
+    faults, steps = ByChance(seed), steps_of(seed)
+    _, error = by_chance(seed, faults, steps)
     if error is None:
         return
-    drawn: Sequence[CallFault] = shrink(  # type: ignore[assignment]
-        faults.drawn,  # type: ignore[arg-type]
-        lambda some: by_chance(seed, CallFaultList(some))[1] is not None,  # type: ignore[arg-type]
-    )
-    again, smaller = by_chance(seed, CallFaultList(drawn))
-    raise Failed(f"seed {seed} on Azure Storage: {smaller or error}\nfaults: {drawn}\n{story(again)}") from error
+
+    def again(some: Sequence[Any]) -> tuple[AzureCluster, Exception | None]:
+        calls = [one for one in some if isinstance(one, CallFault)]
+        return by_chance(seed, CallFaultList(calls), FaultList([one for one in some if isinstance(one, Fault)]))
+
+    drawn: Sequence[Any] = shrink([*faults.drawn, *steps.drawn], lambda some: again(some)[1] is not None)  # type: ignore[list-item]
+    cluster, smaller = again(drawn)
+    raise Failed(f"seed {seed} on Azure Storage: {smaller or error}\nfaults: {drawn}\n{story(cluster)}") from error
+
+
+def at_each_step(name: str) -> list[Fault]:
+    """A death, and a pause that outlives the lease, before each step of each host in a fixed scenario."""
+    met: list[tuple[str, int]] = []
+
+    class Listening:
+        def at(self, part: str, point: int, verb: str) -> Fault | None:
+            if part.startswith("h"):
+                met.append((part, point))
+            return None
+
+    _, error = play(1, fixed_on_azure()[name], CallFaultList(), Listening(), small=name in IN_SMALL)
+    if error is not None:
+        raise error
+    return [
+        Fault(part=part, point=point, kind=kind, seconds=seconds)
+        for part, point in met
+        for kind, seconds in ((Kind.CRASH_AT_STEP, 1.0), (Kind.PAUSE_AT_STEP, 60.0))
+    ]
+
+
+def with_step(name: str, fault: Fault) -> None:
+    """A fixed scenario with one fault at a step; raises Failed."""
+    cluster, error = play(1, fixed_on_azure()[name], CallFaultList(), FaultList([fault]), small=name in IN_SMALL)
+    if error is not None:
+        raise Failed(f"scenario {name!r} on Azure Storage with {fault}: {error}\n{story(cluster)}") from error

@@ -98,6 +98,13 @@ class ByChance:
         return Fault(part=part, point=point, kind=kind, seconds=_seconds(kind, long))
 
 
+class AtSteps(ByChance):
+    """The same, at steps alone."""
+
+    def at(self, part: str, point: int, verb: str) -> Fault | None:
+        return super().at(part, point, verb) if verb == "step" else None
+
+
 class Clock:
     """Virtual time, of a loop that is not there yet when the faults are made."""
 

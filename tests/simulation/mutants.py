@@ -312,7 +312,7 @@ from test_azure import PLAYED, SEEDS, SHARES
 
 def seeds(first, last):
     for seed in range(first, last):
-        error = search.by_chance(seed, search.ByChance(seed))[1]
+        error = search.by_chance(seed, search.ByChance(seed), search.steps_of(seed))[1]
         if error is not None:
             print(f"seed {{seed}}: {{error}}")
             sys.exit(9)

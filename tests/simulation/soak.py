@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
+import azure_search
 import saved
 import search
 from chance import ByChance, Clock
@@ -59,13 +60,40 @@ def share(name: str, kind: str, number: int) -> Done:
     return Done(single=len(some), failed=tuple(failed))
 
 
+def on_azure(first: int) -> Done:
+    """Some seeds on Azure Storage, every fifth beside clients of .NET's."""
+    failed = []
+    for seed in range(first, first + CHUNK):
+        try:
+            (azure_search.beside_dotnet if seed % 5 == 0 else azure_search.by_seed)(seed)
+        except search.Failed as error:
+            failed.append(str(error))
+    return Done(seeds=CHUNK, failed=tuple(failed))
+
+
+def at_steps_on_azure(name: str, number: int) -> Done:
+    """Some of the deaths and pauses between any two awaits of a fixed scenario on Azure Storage."""
+    failed, some = [], azure_search.at_each_step(name)[number::SHARES]
+    for fault in some:
+        try:
+            azure_search.with_step(name, fault)
+        except search.Failed as error:
+            failed.append(str(error))
+    return Done(single=len(some), failed=tuple(failed))
+
+
 def jobs(first: int) -> Iterator[tuple[Callable[..., Done], tuple[object, ...]]]:
     """What to do, without end."""
     shares = ((name, kind, number) for number in range(SHARES) for kind in saved.HUBS for name in fixed())
+    steps = ((name, number) for number in range(SHARES) for name in azure_search.SEARCHES)
     while True:
         following = next(shares, None)
         if following is not None:
             yield share, following
+        at_steps = next(steps, None)
+        if at_steps is not None:
+            yield at_steps_on_azure, at_steps
+        yield on_azure, (first,)
         yield chunk, (first, "SqliteHub" if first // CHUNK % 10 == 0 else "MemoryHubs")
         first += CHUNK
 

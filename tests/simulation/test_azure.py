@@ -6,11 +6,13 @@ from azure_search import (
     LONG,
     SEARCHES,
     SLOW_RUNS,
+    at_each_step,
     beside_dotnet,
     by_seed,
     singles,
     slow_run,
     with_one,
+    with_step,
 )
 
 SEEDS, CHUNK = 200, 20
@@ -46,3 +48,11 @@ def test_every_death_and_every_lost_answer(name: str, share: int) -> None:
         every = []
     for fault in every[share::SHARES]:
         with_one(name, fault)
+
+
+@pytest.mark.parametrize("share", range(PLAYED))
+def test_deaths_and_pauses_between_any_two_awaits(share: int) -> None:
+    every = at_each_step("chain")
+    assert len(every) > 800
+    for fault in every[share :: 2 * SHARES]:
+        with_step("chain", fault)
