@@ -23,8 +23,9 @@ log = logging.getLogger("holdtrue.azure_storage")
 class Hosting:
     """One host at work on the hub.
 
-    `pull` gets what a control queue has, `pull_work` work items; `came` is told of either.  `forget` is told that a
-    partition is another's, `lost` that the whole part in the hub is.  `reconcile` runs beside, as long as it is open.
+    `pull` gets what a control queue has, `pull_work` work items; `came` is told of either.  `drain` returns when
+    nothing is in work any more of a partition that another is to have; `forget` is told that it is another's, `lost`
+    that the whole part in the hub is.  `reconcile` runs beside, as long as it is open.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Hosting:
         pull: Callable[[int], Awaitable[int]],
         pull_work: Callable[[], Awaitable[int]],
         came: Callable[[], None],
+        drain: Callable[[int], Awaitable[None]],
         forget: Callable[[int], object],
         lost: Callable[[], None],
         reconcile: Callable[[], Coroutine[Any, Any, None]],
@@ -50,6 +52,7 @@ class Hosting:
             settings.renewal_terms(owner, access.names.partitions),
             changed=self._changed,
         )
+        self._drain = drain
         self._forget = forget
         self._reconcile = reconcile
         self._reconciling: asyncio.Task[None] | None = None
@@ -158,10 +161,11 @@ class Hosting:
             self._polling.gained(number)
 
     async def _losing(self, control: str) -> None:
-        """Another host is to have the partition: what is in work there is read anew by its next owner."""
+        """Another host is to have the partition: nothing more of it is got, and what is in work comes to its end."""
         number = self._access.names.partition_number(control)
         if number is not None:
             self._polling.lost(number)
+            await self._drain(number)
 
     def _lost(self, control: str) -> None:
         number = self._access.names.partition_number(control)

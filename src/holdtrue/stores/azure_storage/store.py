@@ -151,7 +151,11 @@ class AzureStorageStore:
         try:
             created = await create_hub(self._service, self._names, self._settings.partition_count, self._environment)
         except ServiceError as error:
+            await self._service.close()
             raise self._access.failure(f"hub {self._names.hub!r} could not be opened", error) from error
+        except BaseException:
+            await self._service.close()
+            raise
         self._access.partitions = created.partition_count
         self._opened = True
 
@@ -189,6 +193,7 @@ class AzureStorageStore:
                 pull=self._taking.pull,
                 pull_work=self._pull_work,
                 came=self._came,
+                drain=self._taking.drain,
                 forget=self._taking.forget_partition,
                 lost=self._part_lost,
                 reconcile=self._reconciler.run,

@@ -5,6 +5,7 @@ for work.  An instance is read and judged only then.
 """
 
 import asyncio
+import itertools
 import logging
 from functools import partial
 
@@ -27,6 +28,8 @@ log = logging.getLogger("holdtrue.azure_storage")
 
 AT_ONCE = 16
 """Instances read at once."""
+DRAIN_LOOK_SECONDS = 0.05
+"""How often it is looked whether a partition that goes to another is drained."""
 
 
 class Keys:
@@ -66,6 +69,7 @@ class Taking:
         self._deliveries: list[Delivery] = []
         self._tokens = 0
         self._adopting: set[str] = set()
+        self._draining: set[int] = set()
         self._doubles: list[tuple[Arrived, bool]] = []
         self._strange: list[tuple[str, Arrived]] = []
 
@@ -99,6 +103,7 @@ class Taking:
 
     def forget_partition(self, partition: int) -> list[Held]:
         """Hold nothing of a partition any more: it is another's; what was held."""
+        self._draining.discard(partition)
         gone = [held for held in self._held.values() if held.partition == partition]
         for held in gone:
             del self._held[held.lease.key]
@@ -111,14 +116,36 @@ class Taking:
 
     def forget_all(self) -> None:
         """Hold nothing any more, and let all messages come back by themselves."""
+        self._draining.clear()
         self._held.clear()
         self._waiting.clear()
         self._deliveries.clear()
         self._mail.forget_all()
 
-    async def settle_debts(self) -> None:
-        """What was sent for instances in hand is no more owed: their next owner need not send it again."""
-        for held in list(self._held.values()):
+    async def drain(self, partition: int) -> None:
+        """Another is to have a partition, whose queue is polled no more: bring its work to an end.
+
+        What waits for it is given back at once, what is in work is waited for, and what was sent for it is not owed any
+        more.  Nothing of it is taken in hand until it is forgotten.
+        """
+        self._draining.add(partition)
+        while True:
+            for name in [name for name in self._waiting if self._access.partition_of(name) == partition]:
+                await asyncio.gather(*(self._mail.give_back(one.key) for one in self._waiting.pop(name, ())))
+            if not self._works_on(partition):
+                break
+            await self._access.environment.sleep(DRAIN_LOOK_SECONDS)
+        await self.settle_debts(partition)
+
+    def _works_on(self, partition: int) -> bool:
+        """Whether something of a partition is in work: read, or given and not committed yet."""
+        return any(self._access.partition_of(name) == partition for name in self._adopting) or any(
+            held.partition == partition and (held.given or held.busy.locked()) for held in self._held.values()
+        )
+
+    async def settle_debts(self, partition: int | None = None) -> None:
+        """What was sent for instances in hand (of a partition) is no more owed: their next owner sends it not again."""
+        for held in [one for one in self._held.values() if partition in (None, one.partition)]:
             try:
                 await self._adopter.settle_debt(held)
             except StoreError as error:
@@ -235,7 +262,7 @@ class Taking:
         """Up to so many instances whose messages have come."""
         locked: list[LockedInstance] = []
         while len(locked) < limit:
-            ids = [name for name in self._waiting if name not in self._adopting][: min(limit - len(locked), AT_ONCE)]
+            ids = self._next_ids(min(limit - len(locked), AT_ONCE))
             if not ids:
                 break
             self._adopting.update(ids)
@@ -246,6 +273,15 @@ class Taking:
             locked += [one for one in found if one is not None]
         # A start that came meanwhile may have taken one back, to be judged anew.
         return [one for one in locked if self.held(one.lease) is not None]
+
+    def _next_ids(self, limit: int) -> list[str]:
+        """Instances to be taken in hand."""
+        ready = (
+            name
+            for name in self._waiting
+            if name not in self._adopting and not (self._draining and self._access.partition_of(name) in self._draining)
+        )
+        return list(itertools.islice(ready, limit))
 
     async def _adopt(self, instance_id: str) -> LockedInstance | None:
         arrived = self._waiting.pop(instance_id, None)
