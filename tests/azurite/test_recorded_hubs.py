@@ -14,12 +14,16 @@ from examples.stale_running.old_order import OldOrder
 from holdtrue.client.status import InstanceStatus
 from holdtrue.core.projection import Status
 from holdtrue.engine.settings import HostSettings
+from holdtrue.environment import REAL
+from holdtrue.stores.azure_storage.creating import create_hub
 from holdtrue.stores.azure_storage.http.connection import Connection, from_connection_string
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.instances_row import InstancesRow, read_row
+from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.reconciling import Pace
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
+from holdtrue.testing.storage_proxy import ANSWER_LOST, Seen, StorageProxy
 from tools.azurite import Azurite
 
 PACE = Pace(every_seconds=0.3, requests_a_minute=60_000.0, fresh_seconds=1.0)
@@ -153,6 +157,56 @@ def test_it_is_mended_without_a_message_and_whole(left: dict[str, Left], name: s
         )
         assert row == expected
         assert row.completed_at is not None and before.last_updated_at < row.completed_at <= row.last_updated_at
+
+
+def test_an_instance_in_flight_that_has_an_answer_twice_goes_on(azurite: Azurite) -> None:
+    """The failure in the middle of a run mends itself in .NET, with an answer written twice; Holdtrue takes over then."""
+    app = holdtrue.App()
+
+    @app.activity(name="AddOne")
+    async def add_one(ctx: holdtrue.ActivityContext, number: list[int]) -> int:
+        return number[0] + 1
+
+    @app.orchestrator(name="Chain")
+    async def chain(ctx: holdtrue.OrchestrationContext, count: int) -> int:
+        number = 0
+        for _ in range(count):
+            number = await ctx.call_activity(add_one, input=[number])
+        return number
+
+    async def main() -> int:
+        account, hub = azurite.new_account(), "Middle"
+        connection = from_connection_string(azurite.connection_string(account))
+        direct = HttpService(connection)
+        await direct.open()
+        async with StorageProxy(azurite.ports) as proxy:
+            spoiled = HttpService(from_connection_string(azurite.connection_string(account, proxy.ports)))
+            await spoiled.open()
+            await create_hub(direct, HubNames(hub), 4, REAL)
+            proxy.spoil(_second_commit, ANSWER_LOST)
+            old = OldOrder(spoiled, hub, back_off=3.0)
+            await old.start("Chain", "job", "6")
+
+            async def twice() -> bool:
+                await old.step()
+                rows = (await direct.tables.query(f"{hub}History")).rows
+                return [row.values.get("TaskScheduledId") for row in rows].count(0) == 2
+
+            await until(twice)
+            await spoiled.close()
+        async with (
+            opened(connection, hub, settings=SETTINGS, pace=PACE) as store,
+            holdtrue.Host(app, store, settings=HostSettings(name="next", retention=False, drain_seconds=1.0)) as host,
+        ):
+            status = await host.client.wait_for_completion("job", timeout=90)
+        await direct.close()
+        return int(status.output)
+
+    assert asyncio.run(main()) == 6
+
+
+def _second_commit(seen: Seen) -> bool:
+    return seen.about.kind == "table transact history" and b"0000000000000004" in seen.request.body
 
 
 def test_an_end_that_was_replayed_is_still_the_first_one(azurite: Azurite) -> None:

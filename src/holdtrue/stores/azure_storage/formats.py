@@ -19,6 +19,7 @@ from holdtrue.stores.protocol import InstanceRecord
 from .access import Access
 from .arrivals import Arrived
 from .dotnet_json import FormatError
+from .dotnet_leftovers import without_leftovers
 from .envelopes import Envelope, Wrapped, decode, decode_blob, pack_message
 from .instances_row import (
     InstancesRow,
@@ -247,26 +248,24 @@ class Formats:
     async def history(self, instance_id: str, rows: Sequence[Row], sentinel: Sentinel) -> list[HistoryRow]:
         """The history that counts: the rows of the sentinel's execution, no more than are committed.
 
-        What .NET wrote behind an end, replaying it for a message (allowReplayingTerminalInstances), does not count: it
-        would be a second end.  Raises StoreCorrupt where rows are missing.
+        What means nothing in them is left out (`dotnet_leftovers`).  Raises StoreCorrupt where rows are missing.
         """
         most = sentinel.state.rows if sentinel.is_ours else None
         found: list[HistoryRow] = []
-        ended = False
         for row in rows:
             if row.values.get("ExecutionId") != sentinel.execution_id or (most is not None and len(found) >= most):
                 continue
             one = await self.event(instance_id, row)
-            if one.ordinal != len(found) or (ended and most is None and isinstance(one.event, ev.OrchestratorStarted)):
+            if one.ordinal != len(found):
                 break
             found.append(one)
-            ended = ended or isinstance(one.event, ev.ExecutionCompleted | ev.ExecutionFailed)
         if most is not None and len(found) != most:
             raise StoreCorrupt(
                 f"instance {instance_id!r}: {most} events are committed and {len(found)} are there; its history is "
                 "damaged. Restore it, or purge the instance"
             )
-        return found
+        counting = without_leftovers([one.event for one in found])
+        return [HistoryRow(one.ordinal, event, one.more) for one, event in zip(found, counting, strict=False)]
 
     # -- the instances row -----------------------------------------------------------------------------
 
