@@ -160,7 +160,7 @@ def test_it_is_mended_without_a_message_and_whole(left: dict[str, Left], name: s
 
 
 def test_an_instance_in_flight_that_has_an_answer_twice_goes_on(azurite: Azurite) -> None:
-    """The failure in the middle of a run mends itself in .NET, with an answer written twice; Holdtrue takes over then."""
+    """The failure in the middle of a run mends itself, with an answer written twice; Holdtrue goes on from it."""
     app = holdtrue.App()
 
     @app.activity(name="AddOne")
