@@ -224,7 +224,7 @@ def test_a_killed_client_reaches_nothing_any_more(azurite: Azurite) -> None:
     async def main() -> None:
         async with StorageProxy(azurite.ports) as proxy, through(azurite, proxy) as service:
             await service.tables.create_table("Rows")
-            proxy.spoil(of_kind("table insert Rows"), killed(proxy.cut_off))
+            proxy.spoil(of_kind("table insert Rows"), killed(StorageProxy.cut_off))
             for _ in range(2):
                 with pytest.raises(Unsure):
                     await _insert(service)

@@ -31,7 +31,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     answer: Literal["true", "close", "reset", "half"] | int = "true"
     delay: float = 0.0
     hold: float = 0.0
-    call: Callable[[], None] | None = None
+    call: "Callable[[StorageProxy], None] | None" = None
 
 
 REFUSED = Fault(name="refused", forward=0, answer="close")
@@ -61,8 +61,8 @@ def answered_late(seconds: float) -> Fault:
     return Fault(name="answered late", hold=seconds)
 
 
-def killed(call: Callable[[], None], *, before: bool = False) -> Fault:
-    """`call` kills who sent it: after it was done and before its answer, or before it is done."""
+def killed(call: "Callable[[StorageProxy], None]", *, before: bool = False) -> Fault:
+    """`call` kills who sent it to that proxy: after it was done and before its answer, or before it is done."""
     return Fault(
         name=f"killed {'before' if before else 'after'}", forward=0 if before else 1, answer="reset", call=call
     )
@@ -71,7 +71,7 @@ def killed(call: Callable[[], None], *, before: bool = False) -> Fault:
 class Seen(msgspec.Struct, kw_only=True):
     """A request that came, and what became of it.
 
-    `at` are seconds since the proxy began.  `status` is that of the true answer (None: not forwarded, or not yet
+    `at` is the event loop's time when it came.  `status` is that of the true answer (None: not forwarded, or not yet
     answered); `empty` marks a get of a queue that gave no message.
     """
 
@@ -131,14 +131,24 @@ class Rule:
 class StorageProxy:
     """A proxy before the services that listen on the ports `upstream` of loopback.  Use it with `async with`.
 
-    `real` makes the emulator answer as the real service does.  `keep` says whether `seen` keeps what came.
+    `real` makes the emulator answer as the real service does.  `keep` says whether `seen` keeps what came.  `told`
+    is called with each request when it was done, before its answer goes.
     """
 
-    def __init__(self, upstream: Mapping[str, int], *, real: RealService | None = None, keep: bool = True) -> None:
+    def __init__(
+        self,
+        upstream: Mapping[str, int],
+        *,
+        real: RealService | None = None,
+        keep: bool = True,
+        told: Callable[[Seen], None] | None = None,
+    ) -> None:
         self._upstream = upstream
         self._real = real
         self._keep = keep
-        self._rules: list[Rule] = []
+        self._told = told
+        self.rules: list[Rule] = []
+        """The first that meets a request has it.  One rule may stand in several proxies, and counts in all."""
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -151,7 +161,6 @@ class StorageProxy:
         """By kind; gets that gave no message count apart."""
 
     async def __aenter__(self) -> "StorageProxy":
-        self._began = asyncio.get_running_loop().time()
         for service in SERVICES:
             server = await asyncio.start_server(self._serving(service), "127.0.0.1", 0, limit=2**16)
             self._servers.append(server)
@@ -173,9 +182,9 @@ class StorageProxy:
         times: int = 1,
         answered: Callable[[Answer], bool] | None = None,
     ) -> Rule:
-        """Add a rule; its `spoiled` says what it met.  The first rule that meets a request has it."""
+        """Add a rule; its `spoiled` says what it met."""
         rule = Rule(matches, fault, nth=nth, times=times, answered=answered)
-        self._rules.append(rule)
+        self.rules.append(rule)
         return rule
 
     def cut_off(self) -> None:
@@ -217,23 +226,25 @@ class StorageProxy:
     async def _one(self, request: Request, writer: asyncio.StreamWriter, emulator: Emulator) -> bool:
         """Whether the connection goes on."""
         seen = self._meet(request)
-        fault = next((rule.fault for rule in self._rules if rule.meets(seen)), None)
+        fault = next((rule.fault for rule in self.rules if rule.meets(seen)), None)
         if fault is not None and fault.delay:
             await asyncio.sleep(fault.delay)
         answer: Answer | None = None
         for _ in range(1 if fault is None else fault.forward):
             answer = await self._forward(request, seen, emulator)
         if fault is None and answer is not None:
-            fault = next((rule.fault for rule in self._rules if rule.meets(seen, answer)), None)
+            fault = next((rule.fault for rule in self.rules if rule.meets(seen, answer)), None)
             if fault is not None:
                 for _ in range(fault.forward - 1):
                     answer = await self._forward(request, seen, emulator)
-        self._count(seen)
+        self.counts[seen.kind] += 1
+        if self._told is not None and seen.status is not None:
+            self._told(seen)
         if fault is None:
             assert answer is not None
             return await write_answer(writer, request, answer)
         if fault.call is not None:
-            fault.call()
+            fault.call(self)
         if fault.hold:
             await asyncio.sleep(fault.hold)
         if isinstance(fault.answer, int):
@@ -249,17 +260,13 @@ class StorageProxy:
     def _meet(self, request: Request) -> Seen:
         what = about(request)
         self._number += 1
-        at = asyncio.get_running_loop().time() - self._began
-        seen = Seen(number=self._number, at=at, request=request, about=what)
+        seen = Seen(number=self._number, at=asyncio.get_running_loop().time(), request=request, about=what)
         instance = what.instance or (self._messages.get(what.message) if what.message is not None else None)
         if instance is not None:
             seen.instances = (instance,)
         if self._keep:
             self.seen.append(seen)
         return seen
-
-    def _count(self, seen: Seen) -> None:
-        self.counts[seen.kind] += 1
 
     async def _forward(self, request: Request, seen: Seen, emulator: Emulator) -> Answer:
         real = self._real
