@@ -202,7 +202,7 @@ class Running:
     async def _all(
         self, asking: holdtrue.Client, outside: holdtrue.Client, service: HttpService, outcome: Outcome
     ) -> None:
-        scenario, loop = self._scenario, asyncio.get_running_loop()
+        scenario, loop, began = self._scenario, asyncio.get_running_loop(), self._load.seconds
         await outside.store.open()
         for _ in range(self._case.hosts):
             await self._add_host()
@@ -215,9 +215,12 @@ class Running:
         finally:
             if self._rule is not None and self._rule.spoiled:
                 outcome.seconds = loop.time() - self._rule.spoiled[0].at
-        outcome.load = self._load.seconds
+        outcome.load = max(self._load.seconds, began)
         if outcome.seconds is not None and outcome.seconds > LIMIT + REQUESTS * outcome.load:
             raise AssertionError(f"it took {outcome.seconds:.1f} s from the fault to its end")
+        for host in self._hosts:
+            if host.defect is not None and not host.is_dead:
+                raise host.defect
         await self._judge(outside, service)
         await self._witness.stop()
         outcome.reads = self._witness.reads

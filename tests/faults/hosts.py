@@ -27,6 +27,8 @@ TIMEOUT = 4.0
 """Seconds until a host gives a request up."""
 PACE = Pace(every_seconds=3.0, requests_a_minute=6_000.0, fresh_seconds=2.0)
 
+log = logging.getLogger("holdtrue.faults")
+
 _host: ContextVar["RunningHost | None"] = ContextVar("host", default=None)
 
 
@@ -77,7 +79,8 @@ class RunningHost:
         self.host: holdtrue.Host | None = None
         self.log: list[tuple[float, str]] = []
         self.is_dead = False
-        self.starts = 0
+        self.defect: Exception | None = None
+        """What it should not have raised when it started."""
         self._service: HttpService | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -93,16 +96,19 @@ class RunningHost:
     async def _start(self) -> None:
         connection = self._azurite.connection_string(self._account, self.proxy.ports)
         while not self.is_dead:
-            self.starts += 1
             self._service = HttpService(from_connection_string(connection), timeout=TIMEOUT)
             store = AzureStorageStore(self._service, "Hub", settings=self._settings, pace=PACE)
             settings = HostSettings(name=self.name, retention=False, drain_seconds=1.0)
             host = holdtrue.Host(self._app, store, settings=settings)
             try:
                 await host.start()
-            except StoreError:
+            except StoreError as error:
+                log.warning("could not start: %s", error)
                 await self._service.close()
                 await asyncio.sleep(0.5)
+            except Exception as error:
+                self.defect = error
+                raise
             else:
                 self.host = host
                 return
@@ -130,7 +136,7 @@ class RunningHost:
     async def end(self) -> None:
         """Stop it in order, where it lives; then all that is left of it."""
         if not self.is_dead and self._life is not None:
-            await self._life
+            await asyncio.wait([self._life])
         if not self.is_dead and self.host is not None:
             await self.host.stop()
         self.is_dead = True

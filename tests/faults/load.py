@@ -18,6 +18,7 @@ class Load:
     def __init__(self, azurite: Azurite) -> None:
         self._service = HttpService(from_connection_string(azurite.connection_string()))
         self._running = 0
+        self._next = 0.0
         self.seconds = 0.0
 
     async def measure(self) -> None:
@@ -37,8 +38,10 @@ class Load:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """A case's turn."""
-        while self._running and self.seconds > MOST_LOAD:
-            await asyncio.sleep(0.1)
+        loop = asyncio.get_running_loop()
+        while (self._running and self.seconds > MOST_LOAD) or loop.time() < self._next:
+            await asyncio.sleep(0.05)
+        self._next = loop.time() + 0.1 + 10 * self.seconds  # it is to show in the load before the next one comes
         self._running += 1
         try:
             yield

@@ -11,7 +11,21 @@ from holdtrue.stores.errors import StoreCorrupt, StoreDenied, StoreMissing, Stor
 
 from .names import SENTINEL, HubNames, escape_key, partition_of, row_key
 from .sentinel import COLUMN, Sentinel, read_sentinel
-from .service import All, Conflict, Filter, NotThere, Operation, Refused, Row, Service, ServiceError, Test, Unsure
+from .service import (
+    ANY,
+    All,
+    Conflict,
+    Do,
+    Filter,
+    NotThere,
+    Operation,
+    Refused,
+    Row,
+    Service,
+    ServiceError,
+    Test,
+    Unsure,
+)
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -163,20 +177,41 @@ class Access:
         """
         return await self.write(self.names.own, operation, make=True)
 
+    async def put_own(self, rows: Sequence[Operation]) -> None:
+        """Write rows of one partition of the hub's own table, whatever stood there: up to 100 with a request."""
+        table = self.names.own
+        for begin in range(0, len(rows), 100):
+            part = rows[begin : begin + 100]
+            if len(part) == 1:
+                await self.write_own(part[0])
+            else:
+                await self._written(table, lambda: self.service.tables.transact(table, part), make=True)  # noqa: B023
+
     async def write(self, table: str, operation: Operation, *, make: bool = False) -> str | None:
         """Write a row, again where the answer says nothing.  Raises Conflict and NotThere as they come."""
+        conditional = operation.do is Do.INSERT or operation.etag not in (None, ANY)
+        return await self._written(
+            table, lambda: self.service.tables.write(table, operation), make=make, conditional=conditional
+        )
+
+    async def _written(
+        self, table: str, write: Callable[[], Awaitable[T]], *, make: bool, conditional: bool = False
+    ) -> T:
+        """Make a write that may be made twice, until it is answered.  A write without a condition has no conflicts:
+        a 409 or 412 says as little of it as a 500."""
         pause = FIRST_PAUSE
         for attempt in range(TRIES):
             try:
-                return await self.service.tables.write(table, operation)
-            except Conflict:
-                raise
+                return await write()
             except NotThere as error:
                 if not make or error.code != "TableNotFound":
                     raise
                 await self.read(f"table {table}", lambda: self.service.tables.create_table(table))
             except ServiceError as error:
-                if isinstance(error, Refused) and error.status not in BUSY:
+                if isinstance(error, Conflict):
+                    if conditional:
+                        raise
+                elif isinstance(error, Refused) and error.status not in BUSY:
                     raise self.failure(f"table {table}", error) from error
                 if attempt == TRIES - 1:
                     raise StoreUnavailable(f"table {table}: the storage account does not answer ({error})") from error

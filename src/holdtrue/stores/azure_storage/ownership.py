@@ -36,7 +36,7 @@ from .partitions import (
     sight,
 )
 from .renewals import Renewals
-from .service import Conflict, Do, NotThere, Operation, ServiceError, Tables
+from .service import Conflict, Do, NotThere, Operation, ServiceError, Tables, Unsure
 from .service_clock import ServiceClock
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -231,8 +231,11 @@ class Ownership:
         leases: list[Lease] = []
         token: str | None = None
         while True:
-            async with asyncio.timeout(self._terms.operation):
-                page = await self._tables.query(self._table, token=token)
+            try:
+                async with asyncio.timeout(self._terms.operation):
+                    page = await self._tables.query(self._table, token=token)
+            except TimeoutError as error:
+                raise Unsure(f"table {self._table}: no answer within {self._terms.operation:g} s") from error
             leases += map(read_lease, filter(is_lease, page.rows))
             token = page.token
             if token is None:

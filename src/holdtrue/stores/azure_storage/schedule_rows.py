@@ -179,10 +179,14 @@ class Schedules:
             if outcome.result is CreateResult.REFUSED and commit.state_if_refused is not None:
                 state, due = commit.state_if_refused, commit.due_if_refused
             record = completed_tick(commit, outcome)
-        for one in [*commit.missed, *([] if record is None else [record])]:
-            await self._access.write_own(
-                Operation(do=Do.REPLACE, partition=_ticks(one.schedule_id), key=_key(one.due), values=extra_text(one))
-            )
+        ticks = {_key(one.due): one for one in [*commit.missed, *([] if record is None else [record])]}
+        partition = _ticks(schedule.schedule_id)
+        await self._access.put_own(
+            [
+                Operation(do=Do.REPLACE, partition=partition, key=key, values=extra_text(one))
+                for key, one in ticks.items()
+            ]
+        )
         await self._write(_Stored(msgspec.structs.replace(schedule, state=state, due=due)), etag)
         return outcome
 
