@@ -76,6 +76,18 @@ def test_a_start_that_no_row_names_is_put_back_and_at_last_buried() -> None:
     assert keys(decide(None, None, None, [late], now=NOW)) == {"dead": [1]}
 
 
+def test_a_start_older_than_what_stands_is_a_late_double() -> None:
+    """It was put twice; what it began has ended since, and another start has taken the place."""
+    newer = row("y", RUNNING, start_id="y", created_at=2)
+    for delivery in (1, STRANGER_DELIVERIES):
+        double = start(1, "x", delivery=delivery)
+        assert keys(decide(newer, sentinel("y"), RUNNING, [double], now=NOW)) == {"drop": [1]}
+        assert keys(decide(row("y", created_at=2), None, None, [double], now=NOW)) == {"drop": [1]}
+    assert keys(decide(row("y", RUNNING, created_at=1), sentinel("y"), RUNNING, [start(1, "x")], now=NOW)) == {
+        "back": [1]
+    }
+
+
 def test_what_comes_before_the_start_waits_beside_the_history() -> None:
     decided = decide(row("x"), None, None, [raised(1), done(2, "old")], now=NOW)
     assert decided.run is Run.NOTHING and keys(decided) == {"keep": [1], "drop": [2]}

@@ -199,11 +199,24 @@ def _start(
                 # Both want this id: what the row names goes first.
                 decided.refuse.append(chosen)
             chosen = message
+        elif _is_superseded(event, row, sentinel):
+            decided.drop.append((message, "a newer start has taken its place"))
         elif message.delivery >= STRANGER_DELIVERIES:
             decided.dead.append((message, "no row of the instances table names this start"))
         elif message.kept is None:
             decided.back.append(message)
     return chosen
+
+
+def _is_superseded(event: ExecutionStarted, row: RowView | None, sentinel: Sentinel | None) -> bool:
+    """Whether a start is older than what stands: a double that came late, after another had replaced what it began.
+
+    Nothing else tells, since only the newest start is remembered; and its row was there before its message.
+    """
+    if row is not None:
+        return (event.generation or 0, event.timestamp) < (row.generation, row.created_at)
+    projection = None if sentinel is None or sentinel.state.purging else sentinel.state.projection
+    return projection is not None and event.timestamp < projection.created_at
 
 
 def _row_waits(row: RowView | None, sentinel: Sentinel | None, status: Status | None) -> bool:
