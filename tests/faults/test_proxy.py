@@ -271,7 +271,7 @@ def test_an_old_receipt_gets_404_though_the_message_is_there(azurite: Azurite) -
 def test_queries_come_in_short_pages_and_empty_ones_and_whole(azurite: Azurite) -> None:
     async def act(service: HttpService) -> None:
         await service.tables.create_table("Rows")
-        for partition in ("a'b", "ä"):
+        for partition in ("", "a'b", "ä"):
             rows = [Operation(do=Do.INSERT, partition=partition, key=f"{n:02}") for n in range(20)]
             await service.tables.transact("Rows", rows)
         sizes = []
@@ -284,8 +284,8 @@ def test_queries_come_in_short_pages_and_empty_ones_and_whole(azurite: Azurite) 
                     sizes.append((len(page.rows), page.token is None))
                     if (token := page.token) is None:
                         break
-                everything = [(partition, f"{n:02}") for partition in ("a'b", "ä") for n in range(20)]
-                assert keys == everything[: 40 if where is None else 20]
+                everything = [(partition, f"{n:02}") for partition in ("", "a'b", "ä") for n in range(20)]
+                assert keys == (everything if where is None else everything[20:40])
         assert {(0, False), (1, False), (2, False), (3, False)} <= set(sizes)
         assert len((await service.tables.query("Rows", None, top=5)).rows) == 5
 

@@ -17,8 +17,9 @@ from .storage_requests import About, Answer, Headers, Request
 
 MOST_ROW_BYTES = 2**20
 
-_BEGINNING = "holdtrue-beginning"
-"""The token of an empty first page."""
+_OURS = "holdtrue!"
+"""How tokens of our own begin: the rest is the JSON of the keys after which the page begins, in hex.  The emulator's
+own would be lost for rows whose partition key is empty."""
 
 
 class RealService:
@@ -46,31 +47,79 @@ class RealService:
                 if row_bytes(row) > MOST_ROW_BYTES:
                     why = "The entity is larger than the maximum allowed size (1MB)."
                     return refusal(what, 400, "EntityTooLarge", f"{number}:{why}")
-        if what.operation == "query" and "$top" not in what.query and self._chance.random() < self._empty:
+        if _is_cut(what) and self._chance.random() < self._empty:
             names = ("NextPartitionKey", "NextRowKey")
             given = {name: value for name in names if (value := what.query.get(name.lower()))}
-            token = given or {"NextPartitionKey": _BEGINNING}
-            headers = (("content-type", "application/json;odata=minimalmetadata"), *_continuation(token))
+            headers = (
+                ("content-type", "application/json;odata=minimalmetadata"),
+                *_continuation(given or {"NextPartitionKey": _token("", "")}),
+            )
             return Answer(status=200, headers=headers, body=b'{"value":[]}', reason="OK")
         return None
 
     def asked(self, request: Request, what: About) -> Request:
         """A request as the emulator is to get it."""
-        if what.operation != "query" or what.service != "table":
+        if _after(what) is None:
             return request
         path, _, query = request.target.partition("?")
-        pairs = [part for part in query.split("&") if part]
-        if what.query.get("nextpartitionkey") == _BEGINNING:
-            pairs = [part for part in pairs if not part.lower().startswith(("nextpartitionkey=", "nextrowkey="))]
-        if "$top" not in what.query and self._chance.random() < self._short:
-            pairs.append(f"$top={self._chance.choice((1, 2, 3, 10, 100))}")
-        return msgspec.structs.replace(request, target=f"{path}?{'&'.join(pairs)}")
+        left = [part for part in query.split("&") if not part.lower().startswith("nextpartitionkey=")]
+        return msgspec.structs.replace(request, target=f"{path}?{'&'.join(left)}")
 
     def answered(self, what: About, answer: Answer) -> Answer:
         """An answer as the real service gives it."""
         if answer.status == 400 and answer.header("x-ms-error-code") == "PopReceiptMismatch":
             return refusal(what, 404, "MessageNotFound", "The specified message does not exist.")
+        if _is_cut(what) and answer.status == 200 and answer.header("x-ms-continuation-nextpartitionkey") is None:
+            return self._page(what, answer)
         return answer
+
+    def _page(self, what: About, answer: Answer) -> Answer:
+        """A page of an answer that has everything; the next is read when it is asked for, and may find other rows."""
+        after = _after(what) or ("", "")
+        whole = msgspec.json.decode(answer.body, type=_Rows)
+        rows = [(row, _keys(row)) for row in whole.value]
+        if after != ("", ""):
+            rows = [(row, keys) for row, keys in rows if keys > after]
+        most = self._chance.choice((1, 2, 3, 10, 100)) if self._chance.random() < self._short else len(rows)
+        headers = answer.headers
+        if most < len(rows):
+            headers = (*headers, *_continuation({"NextPartitionKey": _token(*rows[most - 1][1])}))
+        page = msgspec.structs.replace(whole, value=[row for row, _ in rows[:most]])
+        return msgspec.structs.replace(answer, headers=headers, body=msgspec.json.encode(page))
+
+
+class _Keys(msgspec.Struct, rename="pascal"):
+    partition_key: str
+    row_key: str
+
+
+class _Rows(msgspec.Struct, omit_defaults=True):
+    value: list[msgspec.Raw]
+    metadata: str | None = msgspec.field(name="odata.metadata", default=None)
+
+
+def _keys(row: msgspec.Raw) -> tuple[str, str]:
+    keys = msgspec.json.decode(row, type=_Keys)
+    return keys.partition_key, keys.row_key
+
+
+def _is_cut(what: About) -> bool:
+    """Whether a query may come in pages: one whose client asks for neither so many rows nor other columns alone."""
+    selected = what.query.get("$select", "PartitionKey,RowKey").split(",")
+    whole = {"PartitionKey", "RowKey"} <= set(selected)
+    return what.service == "table" and what.operation == "query" and "$top" not in what.query and whole
+
+
+def _token(partition: str, row: str) -> str:
+    return _OURS + msgspec.json.encode((partition, row)).hex()
+
+
+def _after(what: About) -> tuple[str, str] | None:
+    """The keys after which a page is to begin, by a token of ours."""
+    token = what.query.get("nextpartitionkey", "")
+    if what.service != "table" or not token.startswith(_OURS):
+        return None
+    return msgspec.json.decode(bytes.fromhex(token.removeprefix(_OURS)), type=tuple[str, str])
 
 
 def _continuation(token: dict[str, str]) -> Headers:

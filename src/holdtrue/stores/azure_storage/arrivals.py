@@ -214,7 +214,7 @@ def _is_superseded(event: ExecutionStarted, row: RowView | None, sentinel: Senti
     Nothing else tells, since only the newest start is remembered; and its row was there before its message.
     """
     if row is not None:
-        return (event.generation or 0, event.timestamp) < (row.generation, row.created_at)
+        return (event.generation, event.timestamp) < (row.generation, row.created_at)
     projection = None if sentinel is None or sentinel.state.purging else sentinel.state.projection
     return projection is not None and event.timestamp < projection.created_at
 
