@@ -145,6 +145,10 @@ class Running:
             task = asyncio.ensure_future(self._add_host())
             self._starting.add(task)
 
+    async def _add_hosts(self) -> None:
+        for _ in range(self._case.hosts):
+            await self._add_host()
+
     async def _add_host(self) -> None:
         number = len(self._hosts)
         host = RunningHost(
@@ -204,13 +208,15 @@ class Running:
     ) -> None:
         scenario, loop, began = self._scenario, asyncio.get_running_loop(), self._load.seconds
         await outside.store.open()
-        for _ in range(self._case.hosts):
-            await self._add_host()
         self._witness = Witness(outside, service, scenario.instances(self._name))
         try:
             async with asyncio.timeout(AFTERWARDS):
+                if not scenario.hosts_after:
+                    await self._add_hosts()
                 await _opened(asking)
                 await scenario.begin(asking, self._name)
+                if scenario.hosts_after:
+                    await self._add_hosts()
                 await scenario.done(outside, self._name)
         finally:
             if self._rule is not None and self._rule.spoiled:

@@ -67,7 +67,8 @@ class Scenario(msgspec.Struct, frozen=True):
     """`begin` asks for it as a client, `done` waits, as one, until all that was asked for is over.
 
     `instances` are the ids that it makes; `counts` the events of each one's last history, by type; `output` that of
-    the first where it is always the same.  `ran` says what its activities must have done, once at least.
+    the first where it is always the same.  `ran` says what its activities must have done, once at least.  With
+    `hosts_after` they come when it has been asked for: running ones look for new schedules every 30 s alone.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Scenario(msgspec.Struct, frozen=True):
     counts: dict[str, Counter[str]]
     ran: Callable[[Counter[str]], bool]
     output: Any = None
+    hosts_after: bool = False
 
     def instances(self, case: str) -> list[str]:
         """The ids of its instances in a case."""
@@ -169,6 +171,7 @@ SCENARIOS = {
             begin=_scheduled,
             done=_ran_by_schedule,
             counts={"one": _events(1)},
+            hosts_after=True,
             ran=lambda ran: len({what.partition(" ")[0] for what in ran}) * 2 == len(ran) >= 2 * RUNS,
         ),
     )
