@@ -40,6 +40,7 @@ soak: $(READY) $(AZURITE) ## New seeds of the simulation for SECONDS, then the d
 	@$(BIN)/python tests/simulation/soak.py $(SECONDS)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --whole tests/conformance -k azurite
 	@$(BIN)/python -m tests.unit.sqlite_store.disk_search
+	@$(BIN)/python -m tests.faults.matrix
 	@$(BIN)/python -m tests.e2e.storm --kills 200
 	@$(BIN)/python -m examples.every_minute.storm --all --kills 200 $(ARGS)
 
