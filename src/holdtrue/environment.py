@@ -5,6 +5,7 @@ simulation.  A lint test forbids the modules behind it anywhere else.
 """
 
 import asyncio
+import json
 import os
 import random
 import subprocess
@@ -198,6 +199,12 @@ class Environment:
     def pid(self) -> int:
         """This process's number."""
         return _process.pid
+
+
+def python_arguments(statement: str) -> list[str]:
+    """The arguments of a Python that executes a statement, and finds modules where this one does."""
+    path = json.dumps([os.path.abspath(entry or os.curdir) for entry in sys.path])
+    return ["-c", f"import json, sys; sys.path[:] = json.loads({path!r}); {statement}"]
 
 
 REAL = Environment()

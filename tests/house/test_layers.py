@@ -11,7 +11,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
     {"core"},
-    {"environment"},
+    {"environment", "frames"},
     {"stores"},
     {"schedules"},
     {"authoring"},

@@ -25,6 +25,7 @@ from holdtrue.authoring.activity_context import ActivityContext
 from holdtrue.core.events import FailureDetails
 from holdtrue.core.messages import ActivityTask
 from holdtrue.environment import REAL, Environment
+from holdtrue.frames import take_frames
 
 from .activity_runs import bare_failure, result_text
 from .cpu_messages import (
@@ -40,8 +41,7 @@ from .cpu_messages import (
     Program,
     Sign,
     Work,
-    frame,
-    take_frames,
+    framed,
     to_process,
 )
 
@@ -108,7 +108,7 @@ class Child:
         """Say it to the host; from any thread."""
         if self._forked:
             raise RuntimeError("this process was forked by an activity: report from the activity's own process")
-        data = frame(message)
+        data = framed(message)
         with self._outgoing:
             try:
                 self._link.sendall(data)

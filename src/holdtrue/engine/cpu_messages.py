@@ -6,9 +6,9 @@ Payloads are JSON texts within, as they are in the hub; nothing is ever pickled.
 import msgspec
 
 from holdtrue.core.events import FailureDetails
+from holdtrue.frames import frame
 from holdtrue.stores.protocol import LockedActivity
 
-LENGTH_BYTES = 4
 MAIN_NAME = "__holdtrue_main__"
 """What `__name__` is in the host's script when a process loads it: its `if __name__ == "__main__"` is not taken."""
 
@@ -100,22 +100,6 @@ to_process: msgspec.json.Decoder[ToProcess] = msgspec.json.Decoder(ToProcess)
 from_process: msgspec.json.Decoder[FromProcess] = msgspec.json.Decoder(FromProcess)
 
 
-def frame(message: ToProcess | FromProcess) -> bytes:
+def framed(message: ToProcess | FromProcess) -> bytes:
     """A message as it goes over the socket."""
-    body = _encoder.encode(message)
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
-
-
-def take_frames(buffer: bytearray) -> list[bytes]:
-    """The bodies of all whole messages at the buffer's beginning, which are taken out of it."""
-    bodies: list[bytes] = []
-    at = 0
-    while len(buffer) - at >= LENGTH_BYTES:
-        end = at + LENGTH_BYTES + int.from_bytes(buffer[at : at + LENGTH_BYTES], "big")
-        if len(buffer) < end:
-            break
-        bodies.append(bytes(buffer[at + LENGTH_BYTES : end]))
-        at = end
-    if at:
-        del buffer[:at]
-    return bodies
+    return frame(_encoder.encode(message))

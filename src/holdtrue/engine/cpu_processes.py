@@ -9,7 +9,6 @@ What a death means for the item (run again, or failed) is the pool's decision, n
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -23,7 +22,8 @@ import msgspec
 
 from holdtrue.authoring.errors import RegistrationError
 from holdtrue.core.events import FailureDetails
-from holdtrue.environment import Environment
+from holdtrue.environment import Environment, python_arguments
+from holdtrue.frames import take_frames
 
 from .activity_runs import Run
 from .cpu_messages import (
@@ -40,9 +40,8 @@ from .cpu_messages import (
     Sign,
     ToProcess,
     Work,
-    frame,
+    framed,
     from_process,
-    take_frames,
 )
 
 log = logging.getLogger("holdtrue.activities")
@@ -199,9 +198,9 @@ class CpuProcess(asyncio.Protocol):
     def send(self, message: ToProcess) -> None:
         """Say it, as soon as there is a connection."""
         if self._transport is None:
-            self._outbox.append(frame(message))
+            self._outbox.append(framed(message))
         else:
-            self._transport.write(frame(message))
+            self._transport.write(framed(message))
 
     def end(self, how: str) -> None:
         """End it: one that does nothing leaves what it has open in order, any other is killed."""
@@ -310,13 +309,8 @@ class CpuProcess(asyncio.Protocol):
 
 
 def child_arguments(descriptor: int, parent: int) -> list[str]:
-    """The arguments of a Python that is an activity process: it finds modules where this one does."""
-    path = json.dumps([os.path.abspath(entry or os.curdir) for entry in sys.path])
-    program = (
-        f"import json, sys; sys.path[:] = json.loads({path!r}); "
-        f"from holdtrue.engine.cpu_child import main; main({descriptor}, {parent})"
-    )
-    return ["-c", program]
+    """The arguments of a Python that is an activity process."""
+    return python_arguments(f"from holdtrue.engine.cpu_child import main; main({descriptor}, {parent})")
 
 
 def place_by_name(target: Any) -> Place:

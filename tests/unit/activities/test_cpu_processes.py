@@ -15,7 +15,8 @@ import pytest
 from holdtrue.authoring.app import App
 from holdtrue.authoring.errors import RegistrationError
 from holdtrue.core.actions import ActivityOptions
-from holdtrue.engine.cpu_messages import Cancel, Sign, frame, from_process, take_frames, to_process
+from holdtrue.engine.cpu_messages import Cancel, Sign, framed, from_process, to_process
+from holdtrue.frames import take_frames
 
 from . import cpu_errors
 from .bench import PATIENCE, Bench, ManualEnvironment, failure, result, with_bench
@@ -366,7 +367,7 @@ def test_a_busy_process_dies_with_its_host(tmp_path: Path) -> None:
 
 def test_frames_come_apart_however_they_arrive() -> None:
     sent = [Sign("1", None), Sign(None, '"é\\n"'), Sign("x" * 70_000, "{}")]
-    data = b"".join(frame(message) for message in sent)
+    data = b"".join(framed(message) for message in sent)
     for size in (1, 3, 1_000, len(data)):
         buffer = bytearray()
         got = []
@@ -374,7 +375,7 @@ def test_frames_come_apart_however_they_arrive() -> None:
             buffer += data[at : at + size]
             got += [from_process.decode(body) for body in take_frames(buffer)]
         assert got == sent and not buffer
-    assert to_process.decode(frame(Cancel("why"))[4:]) == Cancel("why")
+    assert to_process.decode(framed(Cancel("why"))[4:]) == Cancel("why")
 
 
 def test_asyncio_is_not_needed_in_another_thread() -> None:

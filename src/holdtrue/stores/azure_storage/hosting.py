@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from holdtrue.stores.errors import StoreError
@@ -10,10 +11,12 @@ from holdtrue.stores.errors import StoreError
 from .access import Access
 from .app_lease import AppLease
 from .blob_leases import refuse_beside_blob_leases
+from .http.connection import Reopening
 from .mail import Mail
 from .ownership import Ownership
 from .polling import Polling
 from .renewals import Renewals, Renewer
+from .renewals_process import ChildProcess, ProcessRenewals
 from .service import ServiceError
 from .settings import AzureStorageSettings
 
@@ -42,16 +45,20 @@ class Hosting:
         forget: Callable[[int], object],
         lost: Callable[[], None],
         reconcile: Callable[[], Coroutine[Any, Any, None]],
+        account: Reopening | None = None,
     ) -> None:
         self._access = access
         self._settings = settings
         self._mail = mail
-        self._renewals: Renewals = Renewer(
-            access.service,
-            access.environment,
-            settings.renewal_terms(owner, access.names.partitions),
-            changed=self._changed,
-        )
+        terms = settings.renewal_terms(owner, access.names.partitions)
+        self._renewals: Renewals
+        if account is None or settings.renew_in_process:
+            self._renewals = Renewer(access.service, access.environment, terms, changed=self._changed)
+        else:
+            start = partial(ChildProcess, access.environment)
+            self._renewals = ProcessRenewals(
+                start, account, access.environment, terms, changed=self._changed, gone=lost
+            )
         self._drain = drain
         self._forget = forget
         self._reconcile = reconcile

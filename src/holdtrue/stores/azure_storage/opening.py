@@ -29,7 +29,7 @@ def open_hub(url: str, environment: Environment, variables: Mapping[str, str]) -
     if options:
         raise InvalidInput(f"the hub's URL {url!r} has unknown options {sorted(options)}: 'connection' is the only one")
     try:
-        from .http.connection import from_connection_string
+        from .http.connection import from_connection_string, reopening
         from .http.service import HttpService
     except ImportError as error:
         raise InvalidInput(
@@ -37,11 +37,12 @@ def open_hub(url: str, environment: Environment, variables: Mapping[str, str]) -
         ) from error
     text = variables.get(name)
     connection = from_connection_string(text) if text else _by_identity(name, variables)
-    return AzureStorageStore(HttpService(connection, environment), hub, environment=environment)
+    service = HttpService(connection, environment)
+    return AzureStorageStore(service, hub, environment=environment, account=reopening(connection))
 
 
 def _by_identity(name: str, variables: Mapping[str, str]) -> "Connection":
-    from .http.connection import with_credential
+    from .http.connection import Identity, with_credential
 
     account = variables.get(f"{name}__accountName")
     endpoints = {
@@ -51,7 +52,5 @@ def _by_identity(name: str, variables: Mapping[str, str]) -> "Connection":
         raise InvalidInput(
             f"no storage account is named: set {name} to a connection string, or {name}__accountName to use an identity"
         )
-    from azure.identity.aio import DefaultAzureCredential
-
-    credential = DefaultAzureCredential(managed_identity_client_id=variables.get(f"{name}__clientId"))
-    return with_credential(credential, account=account, endpoints=endpoints)
+    identity = Identity(variables.get(f"{name}__clientId"))
+    return with_credential(identity.credential(), identity=identity, account=account, endpoints=endpoints)

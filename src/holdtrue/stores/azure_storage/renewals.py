@@ -110,17 +110,22 @@ class _Held:
         self.next_at = now + pause_after(self.failures)
 
 
-class _Message(_Held):
-    """`receipt` None: it is not known any more.  `renewed`: a renewal of it was begun."""
+class MessageHeld(_Held):
+    """A message that is renewed.  `receipt` None: it is not known any more."""
 
-    __slots__ = ("id", "queue", "receipt", "renewed")
+    __slots__ = ("id", "queue", "receipt", "was_renewed")
 
     def __init__(self, message: Message, next_at: float) -> None:
         super().__init__(next_at)
         self.queue = message.queue
         self.id = message.id
         self.receipt: str | None = message.receipt
-        self.renewed = False
+        self.was_renewed = False
+
+    @property
+    def renewed(self) -> bool:
+        """Whether a renewal of it was begun, or is about to be."""
+        return self.was_renewed or self.task is not None
 
 
 class _Row(_Held):
@@ -163,7 +168,7 @@ class Renewer:
         self._changed = changed
         self._before = before
         self._offset: float | None = None
-        self._messages: dict[int, _Message] = {}
+        self._messages: dict[int, MessageHeld] = {}
         self._rows: dict[str, _Row] = {}
         self._app_lease: _AppLease | None = None
         self._wake = asyncio.Event()
@@ -201,31 +206,30 @@ class Renewer:
         there = [message for message in messages if self._terms.is_in_time(message, now)]
         for message in there:
             # A renewal of an older receipt that is under way ends with its own, which is no longer looked at.
-            one = _Message(message, self._terms.first_due(message.taken_at))
+            one = MessageHeld(message, self._terms.first_due(message.taken_at))
             self._messages[message.number] = one
             self._plan(one)
         return frozenset(message.number for message in there)
 
     async def withdraw(self, number: int) -> str | None:
-        one = self._messages.pop(number, None)
+        one = self.take_out(number)
         if one is None:
             return None
         await one.rests()
         return one.receipt
 
-    def was_renewed(self, number: int) -> bool:
-        """Whether a renewal of a message that is held was ever begun."""
-        one = self._messages.get(number)
-        return one is not None and one.renewed
+    def take_out(self, number: int) -> MessageHeld | None:
+        """Begin no renewal of a message any more; one may be under way."""
+        return self._messages.pop(number, None)
 
     def forget(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._messages.pop(number, None)
 
-    async def _renew_message(self, one: _Message) -> None:
+    async def _renew_message(self, one: MessageHeld) -> None:
         receipt, sent = one.receipt, self._environment.monotonic()
         assert receipt is not None
-        one.receipt, one.renewed = None, True  # unless it is answered, it has one that nobody knows
+        one.receipt, one.was_renewed = None, True  # unless it is answered, it has one that nobody knows
         try:
             one.receipt = await self._service.queues.hide(one.queue, one.id, receipt, self._terms.renewed)
         except ServiceError as error:

@@ -56,6 +56,7 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     renewed_visibility: int = 30
     row_delay: float = 1.0
     silence_limit: float = 300.0
+    renew_in_process: bool = False
     local_activities: bool = True
 
     def __post_init__(self) -> None:

@@ -296,6 +296,13 @@ USED: tuple[Setting, ...] = (
         meaning="For how long a host whose loop gives no sign of life keeps what it has.",
     ),
     Setting(
+        field="renew_in_process",
+        kind=Kind.FLAG,
+        default=False,
+        meaning="Whether leases and messages in hand are renewed on the host's own loop, in place of by a process of "
+        "its own that code which keeps the interpreter's lock does not hold up.",
+    ),
+    Setting(
         field="local_activities",
         kind=Kind.FLAG,
         default=True,

@@ -50,6 +50,7 @@ from .dead_letters import DeadLetters
 from .formats import Formats
 from .host_rows import HostRows
 from .hosting import Hosting
+from .http.connection import Reopening
 from .listing import Listing
 from .mail import Mail
 from .names import HubNames
@@ -77,7 +78,8 @@ class AzureStorageStore:
     """A task hub in an Azure Storage account.
 
     `service` is the account, `hub` the task hub's name.  As a host (after `join`) it owns partitions, polls their
-    queues and renews what it has in hand.
+    queues, and has renewed what it has in hand: by a process of its own where `account` says how another process opens
+    the account (and the settings do not say otherwise), else on its loop.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class AzureStorageStore:
         environment: Environment = REAL,
         settings: AzureStorageSettings | None = None,
         pace: Pace | None = None,
+        account: Reopening | None = None,
     ) -> None:
         self._environment = environment
         self._settings = settings or AzureStorageSettings()
         self._service = service
+        self._account = account
         self._names = HubNames(hub)
         self._opened = False
         self._number = 0
@@ -196,6 +200,7 @@ class AzureStorageStore:
                 drain=self._taking.drain,
                 forget=self._taking.forget_partition,
                 lost=self._part_lost,
+                account=self._account,
                 reconcile=self._reconciler.run,
             )
             try:

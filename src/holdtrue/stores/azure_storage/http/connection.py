@@ -43,10 +43,23 @@ class Sas(msgspec.Struct, frozen=True):
         return "Sas(...)"
 
 
+class Identity(msgspec.Struct, frozen=True):
+    """Which identity of this machine's: its client id, where there are several."""
+
+    client_id: str | None = None
+
+    def credential(self) -> "AsyncTokenCredential":
+        """The credential that `azure-identity` finds for it here."""
+        from azure.identity.aio import DefaultAzureCredential
+
+        return DefaultAzureCredential(managed_identity_client_id=self.client_id)
+
+
 class Token(msgspec.Struct, frozen=True):
-    """A credential of `azure-identity` (its `aio` kind), which gives tokens."""
+    """A credential of `azure-identity` (its `aio` kind), which gives tokens, and whose it is (None: not known)."""
 
     credential: "AsyncTokenCredential"
+    identity: Identity | None = None
 
 
 Key = SharedKey | Sas | Token
@@ -78,6 +91,45 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     queue: Endpoint
     table: Endpoint
     key: Key
+
+
+class Reopening(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection as another process opens it anew: with one of key, signature and identity."""
+
+    account: str
+    blob: Endpoint
+    queue: Endpoint
+    table: Endpoint
+    key: bytes | None = None
+    pairs: tuple[tuple[str, str], ...] | None = None
+    identity: Identity | None = None
+
+    def __repr__(self) -> str:
+        return f"Reopening({self.account!r}, ...)"
+
+
+def reopening(connection: Connection) -> Reopening | None:
+    """How another process of this machine opens it; None where only this one can, with a credential made by hand."""
+    key = connection.key
+    known = Reopening(account=connection.account, blob=connection.blob, queue=connection.queue, table=connection.table)
+    if isinstance(key, SharedKey):
+        return msgspec.structs.replace(known, key=key.key)
+    if isinstance(key, Sas):
+        return msgspec.structs.replace(known, pairs=key.pairs)
+    return None if key.identity is None else msgspec.structs.replace(known, identity=key.identity)
+
+
+def reopen(known: Reopening) -> Connection:
+    """The connection anew."""
+    key: Key
+    if known.key is not None:
+        key = SharedKey(known.account, known.key)
+    elif known.pairs is not None:
+        key = Sas(known.pairs)
+    else:
+        identity = known.identity or Identity()
+        key = Token(identity.credential(), identity)
+    return Connection(account=known.account, blob=known.blob, queue=known.queue, table=known.table, key=key)
 
 
 def from_connection_string(text: str) -> Connection:
@@ -116,11 +168,14 @@ def from_connection_string(text: str) -> Connection:
 def with_credential(
     credential: "AsyncTokenCredential",
     *,
+    identity: Identity | None = None,
     account: str | None = None,
     endpoints: Mapping[str, str] | None = None,
     suffix: str = "core.windows.net",
 ) -> Connection:
     """An account opened by tokens: by its name, or by its URLs (`blob`, `queue`, `table`).
+
+    `identity` says whose the credential is, where another process shall make it anew.
 
     Raises InvalidInput where neither says where a service is.
     """
@@ -132,7 +187,7 @@ def with_credential(
             found[service] = _endpoint(f"https://{account}.{service}.{suffix}", "the account's name")
         else:
             raise InvalidInput(f"no account name, and no URL of the {service} service: give one of them")
-    return Connection(account=account or _name_in(found["table"]), key=Token(credential), **found)
+    return Connection(account=account or _name_in(found["table"]), key=Token(credential, identity), **found)
 
 
 def _settings(text: str) -> dict[str, str]:
