@@ -36,13 +36,14 @@ types: $(READY) ## Strict mypy over the package
 bench: $(READY) ## The benchmarks, peers beside us in the same run
 	@$(BIN)/python -m bench $(ARGS)
 
-soak: $(READY) $(AZURITE) ## New seeds of the simulation for SECONDS, then the disk, and the storms: 200 kills each
+soak: $(READY) $(AZURITE) ## New seeds of the simulation for SECONDS, the disk, storms of 200 kills, a lock kept for 90 s
 	@$(BIN)/python tests/simulation/soak.py $(SECONDS)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --whole tests/conformance -k azurite
 	@$(BIN)/python -m tests.unit.sqlite_store.disk_search
 	@$(BIN)/python -m tests.faults.matrix
 	@$(BIN)/python -m tests.e2e.storm --kills 200
 	@$(BIN)/python -m examples.every_minute.storm --all --kills 200 $(ARGS)
+	@$(BIN)/python -m tests.azurite.held_lock 90
 
 mutants: $(READY) ## Defects put into copies of the sources: the simulation must find each
 	@$(BIN)/python tests/simulation/mutants.py
