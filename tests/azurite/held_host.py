@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import time
 
 import msgspec
 
@@ -28,7 +29,7 @@ app = holdtrue.App()
 
 
 def note(*words: object) -> None:
-    """Add a line to the log; in one write, so that two processes' lines do not mix."""
+    """Add a line to the log, with this process's number; in one write, so that two processes' lines do not mix."""
     with open(os.environ["LOG"], "ab", buffering=0) as file:
         file.write((" ".join(map(str, [*words, os.getpid()])) + "\n").encode())
 
@@ -74,6 +75,11 @@ async def main(settings: AzureStorageSettings) -> None:
     await store.open()
     async with holdtrue.Host(app, store, settings=HostSettings(name="held", retention=False)):
         said = None
+        if "FORKS" in os.environ and os.fork() == 0:
+            # As a library may do within an activity: it has all that the host has open, and outlives it.
+            note("forked")
+            time.sleep(3_600)
+            os._exit(0)
         while True:
             pid = renewing(store)
             if pid is not None and pid != said:

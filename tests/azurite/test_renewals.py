@@ -71,17 +71,25 @@ class Scene:
 def test_the_process_ends_with_its_host_and_another_host_takes_over(
     azurite: Azurite, tmp_path: Path, monkeypatch: Any
 ) -> None:
+    """Also where a process that the host has forked keeps the socket open."""
+    monkeypatch.setenv("FORKS", "1")
+
     async def scenario() -> None:
         async with Scene(azurite, tmp_path, monkeypatch) as scene:
             (pid,) = scene.far.renews()
             id = await scene.client.start(rests, input=600.0)
-            await until("it rests", scene.far.notes)
-            scene.far.process.send_signal(signal.SIGKILL)
-            scene.far.process.wait()
-            await until("the process that renewed has ended", lambda: not is_running(pid))
+            await until("it has forked, and rests", lambda: len(scene.far.notes()) == 2)
+            (forked,) = (int(words[-1]) for words in scene.far.notes() if words[0] == "forked")
+            try:
+                scene.far.process.send_signal(signal.SIGKILL)
+                scene.far.process.wait()
+                await until("the process that renewed has ended", lambda: not is_running(pid))
+                assert is_running(forked)
+            finally:
+                os.kill(forked, signal.SIGKILL)
             async with scene.near():
                 await scene.owned_by("near")
-                await until("the activity is run again", lambda: len(scene.far.notes()) == 2)
+                await until("the activity is run again", lambda: len(scene.far.notes()) == 3)
                 await scene.client.terminate(id)
                 assert await scene.client.wait_for_completion(id, timeout=LIMIT)
 

@@ -71,7 +71,18 @@ def test_its_terms() -> None:
     terms = settings.partition_terms()
     assert (terms.lease, terms.acquire, terms.drain, terms.operation) == (6.0, 2.0, 9.0, 2.0)
     lease = settings.app_lease_terms()
-    assert (lease.lease, lease.renew, lease.acquire) == (60, 25.0, 300.0)
+    assert (lease.lease, lease.acquire) == (60, 300.0)
+    renewals = settings.renewal_terms("holdtrue-me", "Partitions")
+    assert (renewals.me, renewals.table, renewals.rows, renewals.renew) == ("holdtrue-me", "Partitions", terms, 2.0)
+    assert (renewals.app_lease, renewals.renew_app_lease, renewals.app_lease_until(100.0)) == (60, 25.0, 154.0)
+    assert (renewals.take, renewals.renew_messages_after, renewals.renewed, renewals.silence) == (5, 3.0, 30, 300.0)
+
+
+def test_an_app_lease_is_renewed_while_some_of_it_is_left() -> None:
+    """Whatever the setting says that is less than the lease."""
+    settings = AzureStorageSettings(app_lease_interval=15.0, app_lease_renew_interval=14.9)
+    terms = settings.renewal_terms("holdtrue-me", "Partitions")
+    assert terms.renew_app_lease < terms.app_lease_until(0.0) - 2.0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from holdtrue.stores.errors import StoreError
 
 from .names import HubNames, fnv1a
 from .renewals import Renewals
-from .renewing import APP_LEASE_MARGIN, AppLeaseHeld
+from .renewing import AppLeaseHeld, app_lease_until
 from .service import Blobs, ServiceError
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -42,7 +42,6 @@ class AppLeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
     """In seconds."""
 
     lease: int = 60
-    renew: float = 25.0
     acquire: float = 300.0
     """How long a host that is kept out waits between two tries."""
 
@@ -161,7 +160,7 @@ class AppLease:
                 self._container, None, self._terms.lease, self._dotnet_id
             ) and await self._blobs.change_lease(self._container, None, self._dotnet_id, self._id)
         if taken:
-            self._until = sent + self._terms.lease - APP_LEASE_MARGIN
+            self._until = app_lease_until(sent, self._terms.lease)
             await self._tell()
         return taken
 

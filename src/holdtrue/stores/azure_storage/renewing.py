@@ -10,8 +10,8 @@ from .partitions import Terms
 FIRST_PAUSE = 0.1
 """Seconds to the next try of a lease whose renewal was not answered; each further pause is twice as long."""
 LONGEST_PAUSE = 1.0
-APP_LEASE_MARGIN = 5.0
-"""Seconds before its end from which the app lease is not relied on."""
+APP_LEASE_MARGIN = 0.1
+"""The last part of the app lease in which it is not relied on."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -67,7 +67,12 @@ class RenewalTerms(msgspec.Struct, frozen=True, kw_only=True):
 
     def app_lease_until(self, sent: float) -> float:
         """Until when the app lease is relied on after such a request."""
-        return sent + self.app_lease - APP_LEASE_MARGIN
+        return app_lease_until(sent, self.app_lease)
+
+
+def app_lease_until(sent: float, seconds: int) -> float:
+    """Until when the app lease is relied on that was taken for so long by a request that was sent then."""
+    return sent + seconds * (1 - APP_LEASE_MARGIN)
 
 
 def pause_after(failures: int) -> float:

@@ -95,14 +95,13 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
         """For how long the app lease is."""
         return AppLeaseTerms(
             lease=int(self.app_lease_interval),
-            renew=self.app_lease_renew_interval,
             acquire=self.app_lease_acquire_interval,
         )
 
     def renewal_terms(self, owner: str, table: str) -> RenewalTerms:
         """How all that a host has is renewed; `owner` is its name in the rows of `table`.
 
-        Partitions are renewed at least as often as they are looked at.
+        Partitions are renewed at least as often as they are looked at, the app lease when a third of it is left.
         """
         return RenewalTerms(
             me=owner,
@@ -110,7 +109,7 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
             rows=self.partition_terms(),
             renew=min(self.lease_renew_interval, self.lease_acquire_interval),
             app_lease=int(self.app_lease_interval),
-            renew_app_lease=self.app_lease_renew_interval,
+            renew_app_lease=min(self.app_lease_renew_interval, self.app_lease_interval * 2 / 3),
             take=self.take_visibility,
             renew_messages_after=self.renew_messages_after,
             renewed=self.renewed_visibility,
