@@ -24,13 +24,7 @@ from holdtrue.stores.azure_storage.renewing import AppLeaseHeld
 from holdtrue.stores.azure_storage.service import Do, Operation
 from holdtrue.stores.errors import StoreUnavailable
 from holdtrue.testing.virtual_time import as_part, run
-from tests.unit.azure_storage.far_renewals import ME, QUEUE, TABLE, Scene
-
-# What a process that was killed leaves half done is closed when the loop is gone.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited"),
-]
+from tests.unit.azure_storage.far_renewals import ME, QUEUE, TABLE, Scene, what_died_lies_still
 
 ROW = "hub-control-00"
 
@@ -47,7 +41,8 @@ def play(scene: Scene, host: Callable[[Scene], Awaitable[None]]) -> None:
         if task.done():
             task.result()
 
-    run(main())
+    with what_died_lies_still():
+        run(main())
 
 
 def on_a_model(test: Callable[[Scene], Awaitable[None]]) -> Callable[[], None]:

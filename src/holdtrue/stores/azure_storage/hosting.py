@@ -102,10 +102,10 @@ class Hosting:
                 access = self._access
                 await refuse_beside_blob_leases(access.service.blobs, access.names, access.environment)
                 await self._ownership.refuse_beside_dotnet()
-            await self._renewals.open()
-            self._mail.renewed_by(self._renewals)
             if self._lease is not None:
                 await self._lease.acquire()
+            await self._renewals.open()
+            self._mail.renewed_by(self._renewals)
             await self._ownership.open()
         except ServiceError as error:
             await self._give_up()

@@ -100,7 +100,6 @@ class AzureStorageStore:
         self._opened = False
         self._number = 0
         self._lost = False
-        self._rejoins = False
         self._notify: Callable[[Notice], None] | None = None
         self._orchestrators: set[str] = set()
         self._hosting: Hosting | None = None
@@ -178,14 +177,11 @@ class AzureStorageStore:
 
     async def join(self, name: str, orchestrators: Sequence[str], queues: Sequence[str]) -> int:
         self._check()
-        if self._rejoins:
-            # The engine has forgotten all; so what came while it was about to is in nobody's hands.
-            self._rejoins = False
-            self._taking.forget_all()
-            self._work.forget_all()
         self._orchestrators.clear()
         self._orchestrators.update(orchestrators)
         self._work.serve(queues)
+        if self._lost:
+            await self._end_lost_part()
         if self._hosting is None:
             self._lost = False
             self._owner = f"holdtrue-{name}-{self._environment.new_id()}"
@@ -234,10 +230,19 @@ class AzureStorageStore:
         self._number = 0
 
     def _part_lost(self) -> None:
-        """The app lease is another's: the host must join again."""
+        """The app lease is another's, or nobody renews what this host has: it must join again."""
         self._lost = True
         self._taking.forget_all()
         self._work.forget_all()
+
+    async def _end_lost_part(self) -> None:
+        hosting, self._hosting = self._hosting, None
+        if hosting is not None:
+            await hosting.stop_polling()
+            # The engine has forgotten all; so what came while it was about to is in nobody's hands.
+            self._taking.forget_all()
+            self._work.forget_all()
+            await hosting.close()
 
     def listen(self, notify: Callable[[Notice], None]) -> None:
         self._notify = notify
@@ -246,7 +251,6 @@ class AzureStorageStore:
         """Partitions renew themselves; this tells a host that it has lost what it held."""
         self._check()
         if self._lost:
-            self._lost, self._rejoins = False, True
             raise errors.LeaseLost("this host's partitions were taken over; it joins again")
         await self._hosts.renew()
         return []
