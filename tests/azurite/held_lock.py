@@ -81,6 +81,16 @@ async def leases(store: AzureStorageStore) -> list[Lease]:
     return [read_lease(row) for row in page.rows]
 
 
+async def only_owner(store: AzureStorageStore) -> str:
+    """Who has all partitions, as soon as one host has."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            owners = {lease.current_owner for lease in await leases(store)}
+            if len(owners) == 1 and (owner := owners.pop()) is not None:
+                return owner
+            await asyncio.sleep(0.1)
+
+
 async def keep_the_lock(connection: str, settings: AzureStorageSettings, seconds: int, folder: Path) -> None:
     """One host keeps the lock; another comes meanwhile and would take what it can get."""
     far = FarHost(folder, connection, settings)
@@ -92,7 +102,7 @@ async def keep_the_lock(connection: str, settings: AzureStorageSettings, seconds
         await until("the host renews by a process", far.renews)
         await client_store.open()
         client = holdtrue.Client(client_store, app=app)
-        (owner,) = {lease.current_owner for lease in await leases(client_store)} - {None}
+        owner = await only_owner(client_store)
         id = await client.start(work, input=seconds)
         await until("the lock is kept", lambda: any(words[0] == "keep" for words in far.notes()))
 

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import types
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from holdtrue.environment import REAL, Environment
@@ -97,7 +97,11 @@ class RenewalServer:
 
     def hear(self) -> None:
         """Do all that the host has said by now."""
-        for body in self._link.read():
+        self.do(self._link.read())
+
+    def do(self, messages: Sequence[bytes]) -> None:
+        """Do what these messages say."""
+        for body in messages:
             self._heard_at = self._environment.monotonic()
             for command in commands.decode(body):
                 self._obey(command)
@@ -203,19 +207,18 @@ async def _serve(descriptor: int, parent: int) -> None:
     def has_host() -> bool:
         return os.getppid() == parent
 
-    first: list[bytes] = []
-    while not first:
-        first = link.read()
+    while not (said := link.read()):
         if link.ended or not has_host():
             return
-        if not first:
-            await REAL.sleep(0.01)
-    (setup,) = commands.decode(first[0])
-    assert isinstance(setup, Setup) and len(first) == 1, "the host says nothing more before it is answered"
+        await REAL.sleep(0.01)
+    (setup,) = commands.decode(said[0])
+    assert isinstance(setup, Setup), "the host says first which account it is"
     service = HttpService(reopen(setup.account), REAL)
     await service.open()
     try:
-        await RenewalServer(link, service, REAL, setup.terms, has_host).serve()
+        server = RenewalServer(link, service, REAL, setup.terms, has_host)
+        server.do(said[1:])
+        await server.serve()
     finally:
         link.close()
         await service.close()

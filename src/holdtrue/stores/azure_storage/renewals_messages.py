@@ -182,8 +182,9 @@ class SocketLink:
         self._ended = False
 
     def listen(self, heard: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, heard)
+        if not self._ended:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._socket, heard)
 
     def read(self) -> list[bytes]:
         while not self._ended:
