@@ -24,6 +24,7 @@ RULES = [
         "            result = await self._write(held, planned, blobs, encode)\n",
         "            await self._poster.send(held, sent.outgoing)\n"
         "            result = await self._write(held, planned, blobs, encode)\n",
+        first="chain",
     ),
     Rule(
         "1",
@@ -32,8 +33,11 @@ RULES = [
         "            result = await self._write(held, planned, blobs, encode)\n",
         "            await asyncio.gather(*(self._mail.delete(key) for key in commit.consumed))\n"
         "            result = await self._write(held, planned, blobs, encode)\n",
+        first="chain",
     ),
-    Rule("2", "a debt that was loaded is not sent", "adopting.py", "await self._pay(held, read)", "pass"),
+    Rule(
+        "2", "a debt that was loaded is not sent", "adopting.py", "await self._pay(held, read)", "pass", first="chain"
+    ),
     Rule(
         "3",
         "the ids of events are forgotten when their messages are deleted",
@@ -56,6 +60,7 @@ RULES = [
         "owing.py",
         'return derived_id(work_item, "", "result", "")',
         'return derived_id("", "", "result", "0")',
+        first="rewound",
     ),
     Rule(
         "4",
@@ -63,6 +68,7 @@ RULES = [
         "committing.py",
         "verdict = await self._read_back(held, part.state.episode)",
         "verdict = Verdict.COMMITTED",
+        first="seeds",
     ),
     Rule(
         "4",
@@ -77,6 +83,7 @@ RULES = [
         "committing.py",
         "key=SENTINEL, values=values, etag=held.etag)",
         "key=SENTINEL, values=values, etag=None)",
+        first="chain",
     ),
     Rule(
         "5",
@@ -92,6 +99,7 @@ RULES = [
         "planning.py",
         "            owed=[Owed(execution, last.episode, first, first + end)],",
         "            owed=[],",
+        first="parts",
     ),
     Rule(
         "4",
@@ -102,7 +110,14 @@ RULES = [
         '                if not is_conflict(error):\n                    raise self._access.failure(f"instance',
         first="chain",
     ),
-    Rule("5", "a redo log is not rolled forward", "adopting.py", "await self._roll_forward(held, state)", "pass"),
+    Rule(
+        "5",
+        "a redo log is not rolled forward",
+        "adopting.py",
+        "await self._roll_forward(held, state)",
+        "pass",
+        first="parts",
+    ),
     Rule(
         "6",
         "a custom status that no column holds is written into the row",
@@ -125,6 +140,7 @@ RULES = [
         "adopting.py",
         "            await self._rows.rewinds(held, read.row)",
         "            pass",
+        first="rewound",
     ),
     Rule(
         "7",
@@ -133,6 +149,7 @@ RULES = [
         '    if row is None or row.execution_id in ("", sentinel.execution_id):\n',
         "    if row is not None:\n        return Told.ROW\n"
         '    if row is None or row.execution_id in ("", sentinel.execution_id):\n',
+        first="slowly",
     ),
     Rule(
         "7",
@@ -172,6 +189,7 @@ RULES = [
         "verdicts.py",
         "    if row.start_id is not None and state.start_id:\n",
         "    return False\n    if row.start_id is not None and state.start_id:\n",
+        first="slowly",
     ),
     Rule(
         "10",
@@ -187,6 +205,7 @@ RULES = [
         "arrivals.py",
         "sentinel.execution_id == event.execution_id or (state.start_id and state.start_id == start_id)",
         "False and start_id",
+        first="told",
     ),
     Rule(
         "11",
@@ -194,13 +213,15 @@ RULES = [
         "arrivals.py",
         "    if message.kept is None:\n        decided.keep.append(message)\n",
         '    if message.kept is None:\n        decided.drop.append((message, "too early"))\n',
+        first="early",
     ),
     Rule(
         "11",
         "of many kept messages only the first are given",
         "committing.py",
-        "            if held.more_kept and not commit.ended:",
+        "            if held.kept_later and not commit.ended:",
         "            if False:",
+        first="early",
     ),
     Rule(
         "12",
@@ -224,6 +245,7 @@ RULES = [
         "taking.py",
         "if content.due is not None and content.due > self._access.environment.now():",
         "if False and content.due:",
+        first="early",
     ),
     Rule(
         "14",
@@ -231,6 +253,7 @@ RULES = [
         "ownership.py",
         "        return held is not None and self._environment.monotonic() < held.deadline",
         "        return held is not None",
+        first="chain",
     ),
     Rule(
         "2",

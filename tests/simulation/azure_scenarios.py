@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from broken import Broken
@@ -100,7 +101,7 @@ class BesideDotNet(DisturbedOnAzure):
             cluster: Any = user.cluster
             service, environment = cluster.services[user.part.name], cluster.environments[user.part.name]
             client = DotNetClient(service, cluster.hub_names, PARTITIONS, environment, cluster.ledger)
-            for pause, verb, name in deeds:
+            for number, (pause, verb, name) in enumerate(deeds):
                 await asyncio.sleep(pause)
                 calm = [one for one in self.programs if one not in self.disturbed]
                 if calm:
@@ -117,7 +118,7 @@ class BesideDotNet(DisturbedOnAzure):
                 elif verb == "purge":
                     await client.purge(name)
                 else:
-                    await client.raise_event(name, "nobody waits for it", f'"{name} {pause}"')
+                    await client.raise_event(name, "nobody waits for it", f'"{user.part.name} {number}"')
 
         return work
 
@@ -205,6 +206,24 @@ class Rivals(Programs):
             raise Broken(f"{sorted(set(self._told) - begun)} were told that they had started, and never began")
 
 
+class Early(Programs):
+    """More events than are given at a time come before the start's own time; and a timer further ahead than a message
+    may be put."""
+
+    def __init__(self) -> None:
+        self._tags = [f"e{number}" for number in range(8)]
+        super().__init__({"early": [["events", "Go", 8, self._tags], ["timer", 40]]}, longest=86_400.0)
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [("user", self._use)]
+
+    async def _use(self, user: Insisting) -> None:
+        await user.start("early", [self.programs["early"], []], start_at=timedelta(seconds=20))
+        for tag in self._tags:
+            await user.do(lambda tag=tag: user.client.raise_event("early", "Go", tag))  # type: ignore[misc]
+        await user.ended("early")
+
+
 class Away(Programs):
     """More events than one transaction holds come while no host is there: one episode takes them all."""
 
@@ -233,7 +252,8 @@ def fixed_on_azure() -> dict[str, Any]:
     """The scenarios in which every single fault is tried.
 
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
-    `renewed` and `rivals` have one id live on and on, `big` has texts that no column holds.
+    `early` gets them before it begins, `renewed` and `rivals` have one id
+    live on and on, `big` has texts that no column holds.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
@@ -247,6 +267,7 @@ def fixed_on_azure() -> dict[str, Any]:
         "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0),
         "told": Programs({"t": told}, longest=86_400.0),
         "away": Away(12),
+        "early": Early(),
         "renewed": Renewed(),
         "rivals": Rivals(),
         "big": Programs({"b/1": big}, longest=86_400.0),

@@ -167,7 +167,7 @@ def points(
     return found
 
 
-IN_SMALL = ("parts", "away", "renewed", "rivals")
+IN_SMALL = ("parts", "away", "early", "renewed", "rivals")
 """Fixed scenarios that are run with small limits."""
 READ_BACK_SECONDS = 5.0
 """A commit whose answer is lost is read back: nothing waits for a message to come again."""
@@ -191,6 +191,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     "parts": (Search((Mishap.LOST, Mishap.RESENT, *DEATHS), ("tables.transact", "blobs.")),),
     "told": (Search((Mishap.LATE, Mishap.DOUBLED), ("queues.put",), 100.0),),
     "away": (Search((Mishap.LOST, *DEATHS), ("tables.transact",)),),
+    "early": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
     "big": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "blobs.put")),),
     "large": (Search((Mishap.CRASH_AFTER,), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},

@@ -174,3 +174,17 @@ def test_to_nobody_it_is_put_back_for_five_minutes_and_then_buried() -> None:
 def test_a_start_that_dotnet_terminated_while_it_waited() -> None:
     decided = decide(row("x", Status.TERMINATED), None, None, [start(1, "x")], now=NOW)
     assert decided.run is Run.START and decided.terminated
+
+
+def test_a_copy_of_what_is_kept_and_not_given_yet_is_a_double() -> None:
+    decided = decide(row("x", Status.RUNNING), sentinel(), Status.RUNNING, [raised(1), raised(2)], now=NOW)
+    assert keys(decided)["give"] == [1, 2]
+    some = decide(
+        row("x", Status.RUNNING),
+        sentinel(),
+        Status.RUNNING,
+        [raised(1), raised(2)],
+        now=NOW,
+        kept_later=frozenset({"id2"}),
+    )
+    assert (keys(some)["give"], keys(some)["drop"]) == ([1], [2])

@@ -125,6 +125,7 @@ class Adopter:
             read = again
         read = await self._finished(held, read)
         kept = [read_kept(row, self._mail.next_number()) for row in read.partition.extras if row.key.startswith(PREFIX)]
+        held.kept_later = frozenset(one.id for one in kept[MOST_KEPT:])
         status = None if read.projection is None else read.projection.status
         state = held.state
         messages = await self._with_waiting_start(held, read, [*kept[:MOST_KEPT], *arrived])
@@ -137,6 +138,7 @@ class Adopter:
             messages,
             now=self._environment.now(),
             held=state.condition is not None and state.condition.kind == "held",
+            kept_later=held.kept_later,
         )
         await self._settle(held, read, decided)
         await self._pass_over(held, read, decided)
@@ -151,7 +153,6 @@ class Adopter:
             await self._keep_for_worker(held, read, decided)
             return None
         held.given = {one.key: one for one in decided.give}
-        held.more_kept = len(kept) > MOST_KEPT
         held.history = read.events if record.length else None
         return held, LockedInstance(lease=lease, record=record, messages=[_inbound(one) for one in decided.give])
 

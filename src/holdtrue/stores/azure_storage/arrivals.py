@@ -4,7 +4,7 @@ A message may be a double, may be for an execution that is over, may come before
 be for nobody.  None of them is deleted before what it says stands in a commit, or is known not to matter.  Pure.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from enum import StrEnum
 
 import msgspec
@@ -113,13 +113,15 @@ def decide(
     *,
     now: Ticks,
     held: bool = False,
+    kept_later: Set[str] = frozenset(),
 ) -> Decided:
     """What to do with the messages of one instance, in their order (kept ones first).
 
-    `status` is that of the history that stands (None: there is none), `held` says that its condition is `held`.
+    `status` is that of the history that stands (None: there is none), `held` says that its condition is `held`,
+    `kept_later` are the ids of what is kept and not among them.
     """
     decided = Decided(give=[], drop=[], keep=[], back=[], dead=[], refuse=[])
-    known = doubles(sentinel)
+    known = doubles(sentinel) | kept_later
     fresh: list[Arrived] = []
     for message in arrived:
         if message.kept is None and message.id in known:

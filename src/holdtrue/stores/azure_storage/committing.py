@@ -98,7 +98,7 @@ class Committer:
                 held.is_current = True
                 return CommitResult.COMMITTED
             commit = _with_recursion(commit)
-            if held.more_kept and not commit.ended:
+            if held.kept_later and not commit.ended:
                 # No message drives the episode of what is still kept.
                 commit = msgspec.structs.replace(commit, wake=True)
             now = self._access.environment.now()

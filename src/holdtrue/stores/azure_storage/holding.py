@@ -33,9 +33,9 @@ class Held:
         "history",
         "instance_id",
         "is_current",
+        "kept_later",
         "known_deleted",
         "lease",
-        "more_kept",
         "partition",
         "partition_key",
         "replaces",
@@ -68,8 +68,8 @@ class Held:
         self.known_deleted: set[str] = set()
         self.rewound_by_dotnet = False
         """Whether .NET has rewound it since our last write: its sentinel says Failed still (rule 8)."""
-        self.more_kept = False
-        """Whether more messages were kept beside its history than are given at a time: it is woken for them."""
+        self.kept_later: frozenset[str] = frozenset()
+        """The ids of what is kept beside its history and not given yet: too many for one time; it is woken for them."""
         self.replaces: OutboundMessage | None = None
         """What the parent of the execution is told whose place this start takes."""
         self.is_current = True

@@ -320,6 +320,10 @@ def _is_start_of(held: Held, start: Arrived) -> bool:
 
 
 def is_known(held: Held, id: str) -> bool:
-    """Whether an envelope of this id was used up before by the instance."""
+    """Whether an envelope of this id was used up before by the instance, or is kept beside it."""
     state = held.state
-    return any(used.id == id for used in state.consumed) or any(seen.id == id for seen in state.seen)
+    return (
+        id in held.kept_later
+        or any(used.id == id for used in state.consumed)
+        or any(seen.id == id for seen in state.seen)
+    )
