@@ -33,7 +33,7 @@ RULES = [
         "            result = await self._write(held, planned, blobs, encode)\n",
         "            await asyncio.gather(*(self._mail.delete(key) for key in commit.consumed))\n"
         "            result = await self._write(held, planned, blobs, encode)\n",
-        first="chain",
+        first="away",
     ),
     Rule(
         "2", "a debt that was loaded is not sent", "adopting.py", "await self._pay(held, read)", "pass", first="chain"

@@ -259,7 +259,8 @@ def fixed_on_azure() -> dict[str, Any]:
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
     told = [["events", "Go", 1, ["x"]], ["echo", "a"], ["timer", 60], ["child", [["echo", "b"]]], ["timer", 60]]
     long = "y" * LARGE
-    big = [["status", f"s{long}"], ["echo", f"a{long}"], ["events", "Go", 1, [f"e{long}"]], ["child", [["echo", long]]]]
+    big = [["status", f"s{long * 4}"], ["echo", f"a{long}"], ["events", "Go", 1, [f"e{long}"]]]
+    big.append(["child", [["echo", long]]])
     parts = [["all", [f"a{n}" for n in range(9)]], ["again"], ["all", [f"b{n}" for n in range(7)]], ["again"]]
     return {
         **some,

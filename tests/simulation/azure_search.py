@@ -190,7 +190,7 @@ LONG = ("chain", "children", "again", "rewound")
 SEARCHES: dict[str, tuple[Search, ...]] = {
     "parts": (Search((Mishap.LOST, Mishap.RESENT, *DEATHS), ("tables.transact", "blobs.")),),
     "told": (Search((Mishap.LATE, Mishap.DOUBLED), ("queues.put",), 100.0),),
-    "away": (Search((Mishap.LOST, *DEATHS), ("tables.transact",)),),
+    "away": (Search((Mishap.LOST, Mishap.CRASH_BEFORE, *DEATHS), ("tables.transact",)),),
     "early": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
     "big": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "blobs.put")),),
     "large": (Search((Mishap.CRASH_AFTER,), ("tables.transact",)),),

@@ -22,7 +22,7 @@ from holdtrue.stores.azure_storage.names import HubNames, is_blob_of, unescape_k
 from holdtrue.stores.azure_storage.planning import owed_key
 from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
 from holdtrue.stores.azure_storage.service import Row
-from holdtrue.stores.azure_storage.verdicts import RowView, names_newer_start, was_rewound_by_dotnet
+from holdtrue.stores.azure_storage.verdicts import RowView, names_newer_start
 from holdtrue.testing.storage_model import StorageModel
 
 Face = tuple[Any, ...] | None
@@ -205,7 +205,13 @@ class Watch:
         # A continued execution keeps the time of the first.
         projection.created_at = told.created_at
         if self._is_rewound(name, sentinel):
-            turned = row is not None and was_rewound_by_dotnet(row, sentinel)
+            # Of the last write of a rewind, its own: the row of what had ended is Pending.
+            turned = (
+                row is not None
+                and row.status is Status.PENDING
+                and row.completed_at is not None
+                and row.execution_id == sentinel.execution_id
+            )
             return projection if turned or entry.projection is None else entry.projection
         if told.status is not Status.PENDING and told.status is not projection.status:
             raise Broken(f"{name!r}: the sentinel says {told.status.name}, its history {projection.status.name}")
