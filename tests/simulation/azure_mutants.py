@@ -251,7 +251,7 @@ RULES = [
         "14",
         "a host that stood still does not look at its clock",
         "ownership.py",
-        "        return held is not None and self._environment.monotonic() < held.deadline",
+        "        return held is not None and self._lasts(partition, held)",
         "        return held is not None",
         first="chain",
     ),

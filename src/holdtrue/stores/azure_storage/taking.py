@@ -213,14 +213,22 @@ class Taking:
     async def _settle_odd(self) -> None:
         """Delete what was used up before; what is in hand twice comes again when it is known which it is."""
         strange, self._strange = self._strange, []
-        for instance_id, arrived in strange:
-            await self._settle_strange(instance_id, arrived)
         doubles, self._doubles = self._doubles, []
-        for arrived, used_up in doubles:
-            if used_up:
-                await self._mail.delete(arrived.key)
-            else:
-                await self._mail.give_back(arrived.key, BACK_SECONDS)
+        left = {arrived.key for _, arrived in strange} | {arrived.key for arrived, _ in doubles}
+        try:
+            for instance_id, arrived in strange:
+                await self._settle_strange(instance_id, arrived)
+                left.discard(arrived.key)
+            for arrived, used_up in doubles:
+                if used_up:
+                    await self._mail.delete(arrived.key)
+                else:
+                    await self._mail.give_back(arrived.key, BACK_SECONDS)
+                left.discard(arrived.key)
+        finally:
+            # Where this is broken off nobody else has them: they come again by themselves.
+            for key in left:
+                self._mail.forget(key)
 
     async def _settle_strange(self, instance_id: str, arrived: Arrived) -> None:
         """A message for another execution than the held one, or a child's start: that execution is over, and the
