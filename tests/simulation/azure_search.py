@@ -91,7 +91,7 @@ def play(
     hold few operations, messages go ahead for seconds only, so that whatever takes more than one is met in every run.
     """
     cluster = AzureCluster(seed, faults, steps or FaultList([]), hosts=hosts)
-    with _what_died_lies_still(), _small_limits() if small else nullcontext():
+    with what_died_lies_still(), _small_limits() if small else nullcontext():
         try:
             run(cluster.run(scenario))
             return cluster, None
@@ -124,7 +124,7 @@ def _small_limits() -> Iterator[None]:
 
 
 @contextmanager
-def _what_died_lies_still() -> Iterator[None]:
+def what_died_lies_still() -> Iterator[None]:
     """A dead process's coroutines are not closed while the run goes on (that would run their `finally` blocks); and
     when they are, nobody hears of it."""
     collects, hook = gc.isenabled(), sys.unraisablehook

@@ -12,13 +12,13 @@ from holdtrue.cli.exits import ExitCode
 
 # isort: off
 # Importing a module registers its commands; the order is that of the help.
-from holdtrue.cli import init, worker, instances, control, schedules, dead_letters, hub, histories, settings
+from holdtrue.cli import init, worker, instances, control, schedules, dead_letters, hub, histories, settings, settling
 
 # isort: on
 
 __all__ = ["app", "run_program"]
 
-COMMAND_MODULES = (init, worker, instances, control, schedules, dead_letters, hub, histories, settings)
+COMMAND_MODULES = (init, worker, instances, control, schedules, dead_letters, hub, histories, settings, settling)
 
 
 def run_program() -> None:

@@ -248,7 +248,8 @@ class Episode:
                 elif task is None or task_id in answered:
                     self._drop("nobody waits for it any more", event)
                 elif task.kind is not _ANSWERS[kind] or (
-                    message.scheduled is not None and message.scheduled != task.ordinal
+                    # (What another engine asked for names no ordinal: it is negative.)
+                    message.scheduled is not None and message.scheduled != task.ordinal and message.scheduled >= 0
                 ):
                     self._drop("it answers an earlier attempt", event)
                 else:

@@ -44,9 +44,9 @@ def test_every_command_has_help_and_its_own_json_option() -> None:
     root = typer.main.get_command(app)
     commands = dict(root.commands)  # type: ignore[attr-defined]
     leaves = {**commands}
-    for name in ("schedule", "dead-letters", "settings"):
+    for name in ("schedule", "dead-letters", "settings", "hub"):
         leaves |= {f"{name} {child}": command for child, command in leaves.pop(name).commands.items()}
-    assert len(leaves) == 34
+    assert len(leaves) == 35
     for name, command in leaves.items():
         assert command.help, name
         assert {"--json", "--hub", "--debug"} <= {option for p in command.params for option in p.opts}, name

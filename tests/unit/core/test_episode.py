@@ -44,6 +44,16 @@ def test_the_python_dialect_counts_from_one():
     assert world.scheduled[0].task_id == 1
 
 
+def test_a_result_of_what_another_engine_asked_for_names_no_ordinal():
+    """Its work item has a negative one; an activity that this host ran for it was dropped, and waited for for ever."""
+    world = World(chain, 1)
+    world.step()
+    result = world.result(world.scheduled[0], 1)
+    commit = world.step(InboundMessage(event=result.event, execution_id="x", scheduled=-1))
+    assert commit.projection.status is Status.COMPLETED
+    assert not commit.dropped
+
+
 def test_a_plain_function_is_an_orchestrator_too():
     commit = World(lambda run, n: n * 2, 21).step()
     assert commit.projection.output == "42" and commit.projection.status is Status.COMPLETED

@@ -258,8 +258,12 @@ class Access:
 
     async def delete_own(self, operation: Operation) -> bool:
         """Delete a row of the hub's own table; false where there was none."""
+        return await self.delete_row(self.names.own, operation)
+
+    async def delete_row(self, table: str, operation: Operation) -> bool:
+        """Delete a row; false where there was none."""
         try:
-            await self.write(self.names.own, operation)
+            await self.write(table, operation)
         except NotThere:
             return False
         return True

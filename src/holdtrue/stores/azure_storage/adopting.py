@@ -45,7 +45,7 @@ from .planning import Part, log_parts, owed_key
 from .posting import Poster
 from .row_reading import turned_back
 from .row_writing import RowWriter
-from .sentinel import Sentinel, State, next_episode, record_of
+from .sentinel import Owed, Sentinel, State, next_episode, record_of
 from .service import ANY, Do, Operation, Row
 from .terminating import Terminator
 from .verdicts import RowView, names_newer_start, was_rewound_by_dotnet
@@ -101,6 +101,8 @@ class Adopter:
         self._payloads = Payloads(formats)
         self._terminator = terminator
         self._has_code = has_code
+        self.kept_for: set[str] = set()
+        """Instances that have yet to begin, beside which this host has kept messages."""
 
     @property
     def _environment(self) -> Environment:
@@ -146,8 +148,8 @@ class Adopter:
             await self._rows.rewinds(held, read.row)
         record = self._record(held, read, decided)
         if record is None:
-            await self._clear_debt(held)
-            await self._mend_row(held, read)
+            await self.clear_debt(held)
+            await self.mend_row(held, read)
             return None
         if not self._has_code(record.projection.name) and not self._ends(decided, record):
             await self._keep_for_worker(held, read, decided)
@@ -157,6 +159,12 @@ class Adopter:
         return held, LockedInstance(lease=lease, record=record, messages=[_inbound(one) for one in decided.give])
 
     # -- reading ---------------------------------------------------------------------------------------
+
+    async def read(self, instance_id: str, lease: Lease) -> tuple[Held, Read]:
+        """An instance as it stands when its redo log is rolled forward and what it owes is sent."""
+        partition = self._access.partition_of(instance_id)
+        held = Held(instance_id, self._formats.partition_key(instance_id), partition, lease)
+        return held, await self._finished(held, await self._read(held))
 
     async def _read(self, held: Held) -> Read:
         """Read an instance into a held one."""
@@ -298,7 +306,7 @@ class Adopter:
         found: list[Outgoing] = []
         extras = {row.key: row for row in read.partition.extras}
         projection = read.projection
-        answered = _answered(read.events)
+        answered = answered_ids(read.events)
         for owed in held.state.owed:
             extra = extras.get(owed_key(owed.episode)) if owed.extra else None
             if extra is not None:
@@ -311,16 +319,33 @@ class Adopter:
                     found.append(one)
         return found
 
+    async def queue_local(self, held: Held, read: Read) -> None:
+        """Put the activities that ran on the host that scheduled them into the work-item queue (rule 16)."""
+        projection, answered = read.projection, answered_ids(read.events)
+        if projection is None or not held.state.local:
+            return
+        found: list[Outgoing] = []
+        for local in held.state.local:
+            owed = Owed(local.execution, local.episode, 0, 0)
+            for row in (read.history[at] for at in local.ordinals if local.execution == projection.execution_id):
+                one = asked_by_row(projection, held.dialect, owed, row.ordinal, row.event, row.more)
+                if one is not None and row.event.event_id not in answered:
+                    found.append(one)
+        await self._poster.send(held, found)
+
     async def settle_debt(self, held: Held) -> None:
         """What a held instance owes is paid, and goes from its sentinel: nobody pays it once more."""
         async with held.busy:
             if self._committer.has_sent(held):
-                await self._clear_debt(held)
+                await self.clear_debt(held)
 
-    async def _clear_debt(self, held: Held) -> None:
-        """Nothing is run that would clear what was just paid: two that have ended would pay each other for ever."""
-        owed = held.state.owed
-        if not owed or held.state.purging:
+    async def clear_debt(self, held: Held, *, local: bool = False) -> None:
+        """Nothing is run that would clear what was just paid: two that have ended would pay each other for ever.
+
+        With `local` what ran on the host that scheduled it goes too (`queue_local`).
+        """
+        owed, running = held.state.owed, held.state.local
+        if not (owed or (local and running)) or held.state.purging:
             return
         gone = [
             Operation(do=Do.DELETE, partition=held.partition_key, key=owed_key(one.episode), etag=ANY)
@@ -330,13 +355,15 @@ class Adopter:
         state = msgspec.structs.replace(
             held.state,
             owed=[],
+            local=[] if local else running,
+            keeper=None if local else held.state.keeper,
             episode=next_episode(held.state.episode, self._committer.chance()),
             previous=held.state.episode,
         )
         part = Part(operations=gone, state=state, execution_id=held.execution_id, complete=True, aside=True)
         await self._must(held, part, "its debts are cleared")
 
-    async def _mend_row(self, held: Held, read: Read) -> None:
+    async def mend_row(self, held: Held, read: Read) -> None:
         """Nothing is run that would write the row: it is brought up to date here where it is behind."""
         projection, view, sentinel = read.projection, read.view, read.sentinel
         if projection is None or sentinel is None or sentinel.state.purging or not held.row_is_late:
@@ -402,7 +429,7 @@ class Adopter:
             if message.execution_id in (None, ended.execution_id):
                 await self._terminator.end_below(held.instance_id, end, message.id)
         if decided.keep:
-            await self._keep(held, read, decided.keep)
+            await self.keep(held, read, decided.keep)
         gone = [*decided.refuse, *decided.keep, *(one for one, _ in decided.dead), *(one for one, _ in decided.drop)]
         await asyncio.gather(
             *(self._mail.delete(one.key) for one in gone),
@@ -419,14 +446,14 @@ class Adopter:
         state, parents = held.state, parents_of([] if started is None else [started])
         over = [one for one in decided.give if one.kept is None and not is_meant(one.event, parents)]
         looked_at = all(is_wake(one.event) for one in decided.give) and state.condition is None
-        if decided.run is Run.EXISTING and looked_at and not state.woken and not self._is_unfinished(read):
+        if decided.run is Run.EXISTING and looked_at and not state.woken and not self.is_unfinished(read):
             # Whatever was to be finished has been.
             over = decided.give
         decided.give = [one for one in decided.give if one not in over]
         await asyncio.gather(*(self._mail.delete(one.key) for one in over))
 
     @staticmethod
-    def _is_unfinished(read: Read) -> bool:
+    def is_unfinished(read: Read) -> bool:
         return read.sentinel is not None and not read.sentinel.complete and read.sentinel.state.rows > 0
 
     async def refuse(self, held: Held, start: Arrived) -> None:
@@ -437,8 +464,10 @@ class Adopter:
             id = derived_id(held.instance_id, start.execution_id or "", "refused", "0")
             await self._poster.send(held, [Outgoing(id, answer, 0)])
 
-    async def _keep(self, held: Held, read: Read, messages: Sequence[Arrived]) -> None:
+    async def keep(self, held: Held, read: Read, messages: Sequence[Arrived]) -> None:
         """Write messages beside the history, in transactions with the sentinel (rule 11)."""
+        if not held.state.rows:
+            self.kept_for.add(held.instance_id)
         for begin in range(0, len(messages), MOST_KEPT):
             writes = [kept_row(held, one) for one in messages[begin : begin + MOST_KEPT]]
             view = read.view
@@ -456,7 +485,7 @@ class Adopter:
         fresh = [one for one in decided.give if one.kept is None]
         if fresh:
             held.state = msgspec.structs.replace(held.state, waits=True)
-            await self._keep(held, read, fresh)
+            await self.keep(held, read, fresh)
         name = fresh[0].event.name if fresh and isinstance(fresh[0].event, ExecutionStarted) else ""
         await self._waiting.note(held.instance_id, name or (read.started.name if read.started else ""))
         await asyncio.gather(*(self._mail.delete(one.key) for one in fresh))
@@ -468,7 +497,7 @@ class Adopter:
         if decided.run is Run.START:
             return self._started_anew(held, read, decided)
         state = held.state
-        unfinished = self._is_unfinished(read)
+        unfinished = self.is_unfinished(read)
         if decided.run is Run.NOTHING and not ((unfinished or state.woken) and _lives(read.projection)):
             return None
         if not decided.give and decided.run is Run.EXISTING and not unfinished and not state.woken:
@@ -491,6 +520,7 @@ class Adopter:
     def _started_anew(self, held: Held, read: Read, decided: Decided) -> InstanceRecord:
         """A start takes its place: what stood there is over, and its parent is told."""
         first = decided.give[0]
+        self.kept_for.discard(held.instance_id)
         started = first.event
         assert isinstance(started, ExecutionStarted)
         if read.projection is not None and _lives(read.projection):
@@ -538,7 +568,7 @@ _ANSWERS = (
 )
 
 
-def _answered(events: Sequence[AnyEvent]) -> set[int]:
+def answered_ids(events: Sequence[AnyEvent]) -> set[int]:
     """The task ids that have an answer: what asked for them need not be sent again."""
     found: set[int] = set()
     for event in events:

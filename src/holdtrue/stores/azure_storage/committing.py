@@ -70,6 +70,8 @@ class Committer:
         self._payloads = Payloads(formats)
         self._random = access.environment.random()
         self._sent: dict[str, str] = {}
+        self.not_deleted = 0
+        """How many messages were used up here whose deletion was not confirmed; some of them are gone all the same."""
 
     def chance(self) -> str:
         """The random part of an episode's id."""
@@ -108,6 +110,7 @@ class Committer:
             sent = sending(commit, episode)
             blobs: list[Blob] = []
             continued = commit.replace and commit.old_execution != commit.projection.execution_id
+            head = next((at for at, one in enumerate(commit.events) if isinstance(one, ev.OrchestratorCompleted)), 0)
 
             def encode(event: ev.AnyEvent, ordinal: int, more: RowExtra) -> Mapping[str, Value | None]:
                 return self._formats.event_values(
@@ -117,7 +120,7 @@ class Committer:
                     ordinal,
                     more,
                     blobs,
-                    continued=continued,
+                    continued=continued and ordinal <= head,
                 )
 
             def encode_extra(extra: Extra) -> Mapping[str, Value | None]:
@@ -322,6 +325,7 @@ class Committer:
         numbers = [key for key in commit.consumed if key in held.given]
         arrived = [held.given.pop(number) for number in numbers]
         known = await asyncio.gather(*(self._mail.delete(number) for number in numbers))
+        self.not_deleted += sum(not gone and not one.kept for one, gone in zip(arrived, known, strict=True))
         held.known_deleted |= {one.id for one, deleted in zip(arrived, known, strict=True) if deleted and not one.kept}
 
 

@@ -108,7 +108,7 @@ def arrived_as(envelope: Envelope, number: int, message: QueueMessage) -> Arrive
 def task_of(envelope: Envelope) -> ActivityTask:
     """The activity that a message asks for; raises FormatError where it asks for none.
 
-    Its ordinal is -1 where .NET sent it.
+    Its ordinal is negative where .NET sent it, and another for each task: reports and idempotency keys name it.
     """
     event = envelope.event
     if not isinstance(event, ev.TaskScheduled) or envelope.execution_id is None:
@@ -117,7 +117,7 @@ def task_of(envelope: Envelope) -> ActivityTask:
         instance_id=envelope.instance_id,
         execution_id=envelope.execution_id,
         task_id=event.event_id,
-        scheduled=-1 if envelope.scheduled is None else envelope.scheduled,
+        scheduled=-1 - event.event_id if envelope.scheduled is None else envelope.scheduled,
         name=event.name,
         input=event.input,
         version=event.version,
@@ -288,6 +288,10 @@ class Formats:
     def custom_status(self, row: Row) -> str | None:
         """The custom status of a row."""
         return self._row(row).custom_status
+
+    def scheduled_start(self, row: Row) -> Ticks | None:
+        """Not before this is the start of a row to begin."""
+        return self._row(row).scheduled_start
 
     def output(self, row: Row | None) -> str | None:
         """The output column."""

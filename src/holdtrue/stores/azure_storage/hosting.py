@@ -95,13 +95,19 @@ class Hosting:
                 beside_dotnet=settings.beside_dotnet,
             )
 
-    async def open(self) -> None:
-        """Take part.  Raises StoreError beside a .NET worker, without the app lease, or where the account fails."""
+    async def open(self, *, alone: bool = False) -> None:
+        """Take part, with `alone` as the only host there is.
+
+        Raises StoreError beside a .NET worker (`alone`: any host), without the app lease, or where the account fails.
+        """
         try:
-            if not self._settings.beside_dotnet:
+            if alone or not self._settings.beside_dotnet:
                 access = self._access
                 await refuse_beside_blob_leases(access.service.blobs, access.names, access.environment)
-                await self._ownership.refuse_beside_dotnet()
+                if alone:
+                    await self._ownership.refuse_beside_anyone()
+                else:
+                    await self._ownership.refuse_beside_dotnet()
             if self._lease is not None:
                 await self._lease.acquire()
             await self._renewals.open()
@@ -153,6 +159,10 @@ class Hosting:
     def is_mine(self, partition: int) -> bool:
         """Whether this host may load, commit and put for a partition at this moment."""
         return self._ownership.is_mine(self._access.names.control(partition))
+
+    def all_mine(self) -> bool:
+        """Whether every partition is this host's at this moment."""
+        return all(self.is_mine(partition) for partition in range(self._access.partitions))
 
     def wake(self, partition: int | None) -> None:
         """A message was put: into a control queue, or (None) a work item."""

@@ -8,17 +8,18 @@ whatever the loop is waiting for.  `is_mine` is asked before every load, commit 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from holdtrue.core.events import TICKS_PER_SECOND
+from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.environment import Environment
 
 from .partitions import (
     KEEPS,
     OUR_PREFIX,
     Hold,
+    HubServed,
     HubServedByDotNet,
     Lease,
     Move,
@@ -31,6 +32,7 @@ from .partitions import (
     dotnet_owners,
     is_lease,
     lease_values,
+    live_owners,
     plan,
     read_lease,
     sight,
@@ -143,23 +145,43 @@ class Ownership:
 
         A lease that a stopped one has left is waited for.  Raises HubServedByDotNet when one renews.
         """
+        await self._refuse_beside(dotnet_owners, self._served_by_dotnet)
+
+    async def refuse_beside_anyone(self) -> None:
+        """Return when no host at all serves the hub, ours or .NET's; as above.  Raises HubServed."""
+        await self._refuse_beside(live_owners, self._served)
+
+    def _served_by_dotnet(self, lease: Lease) -> HubServed:
+        return HubServedByDotNet(
+            f"the hub's table {self._table!r} says that the .NET worker {lease.current_owner!r} serves "
+            f"{lease.partition!r} and has just renewed it. Two engines would take each other's "
+            "activities: stop that worker, or allow both beside each other in the settings"
+        )
+
+    def _served(self, lease: Lease) -> HubServed:
+        return HubServed(
+            f"the hub's table {self._table!r} says that {lease.current_owner!r} serves {lease.partition!r} and has "
+            "just renewed it: stop all hosts of the hub, and try again"
+        )
+
+    async def _refuse_beside(
+        self,
+        owners: Callable[[Sequence[Lease], Mapping[str, Sighting], Ticks | None, Terms], set[str]],
+        served: Callable[[Lease], HubServed],
+    ) -> None:
         first: dict[str, Lease] | None = None
         while True:
             leases = await self._read()
             self._sighted(leases)
             moment = self._environment.monotonic()
-            there = dotnet_owners(leases, self._sightings, self._clock.at_least(moment), self._terms)
+            there = owners(leases, self._sightings, self._clock.at_least(moment), self._terms)
             if not there:
                 return
             if first is None:
                 first = {lease.partition: lease for lease in leases}
             for lease in leases:
                 if lease.current_owner in there and _renewed(first.get(lease.partition), lease):
-                    raise HubServedByDotNet(
-                        f"the hub's table {self._table!r} says that the .NET worker {lease.current_owner!r} serves "
-                        f"{lease.partition!r} and has just renewed it. Two engines would take each other's "
-                        "activities: stop that worker, or allow both beside each other in the settings"
-                    )
+                    raise served(lease)
             if self._clock.estimate(moment) is None:
                 await self._apply_all(ask_time(leases, self._situation()))
             await self._environment.sleep(SOON)

@@ -31,7 +31,12 @@ LONGEST_PROMISE: Ticks = 3_600 * TICKS_PER_SECOND
 """A row that promises more is taken to promise this."""
 
 
-class HubServedByDotNet(StoreError):
+class HubServed(StoreError):
+    """Hosts serve this hub, and what was asked for needs it without any.  Stop them; their partitions run out within
+    their lease interval."""
+
+
+class HubServedByDotNet(HubServed):
     """A .NET worker serves this hub; the work-item queue is shared, and it may not have our activities.
 
     Stop it (its partitions run out within its lease interval), or allow both beside each other in the settings.
@@ -365,17 +370,20 @@ def _left(leases: Sequence[Lease], steps: Sequence[Step], me: str) -> int:
     return sum(owner == me for owner in after.values())
 
 
-def dotnet_owners(
+def live_owners(
     leases: Sequence[Lease], sightings: Mapping[str, Sighting], at_least: Ticks | None, terms: Terms
 ) -> set[str]:
-    """Names of the owners that are not ours and whose leases have not ended for certain."""
+    """Names of the owners whose leases have not ended for certain."""
     found: set[str] = set()
     for lease in leases:
         if at_least is not None and at_least >= runs_out(lease, sightings[lease.partition], terms):
             continue
-        found.update(
-            name
-            for name in (lease.current_owner, lease.next_owner)
-            if name is not None and not name.startswith(OUR_PREFIX)
-        )
+        found.update(name for name in (lease.current_owner, lease.next_owner) if name is not None)
     return found
+
+
+def dotnet_owners(
+    leases: Sequence[Lease], sightings: Mapping[str, Sighting], at_least: Ticks | None, terms: Terms
+) -> set[str]:
+    """Those of them that are not ours."""
+    return {name for name in live_owners(leases, sightings, at_least, terms) if not name.startswith(OUR_PREFIX)}

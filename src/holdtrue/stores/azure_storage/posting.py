@@ -6,15 +6,15 @@ while, so that none arrives when its id is forgotten.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from holdtrue.core.events import GenericEvent, HistoryEvent
+from holdtrue.core.events import ExecutionStarted, GenericEvent, HistoryEvent
 from holdtrue.core.messages import ActivityTask, OutboundMessage, Start
 from holdtrue.core.outgoing import deadline_message
 from holdtrue.stores.errors import OutcomeUnknown
 
 from .access import BUSY, Access
-from .arrivals import WAKE
+from .arrivals import WAKE, Arrived
 from .formats import Formats, Parcel
 from .holding import Held
 from .owing import Outgoing, derived_id, result_id
@@ -81,6 +81,21 @@ class Poster:
         )
         await self._put(task.instance_id, parcel)
 
+    async def again(self, instance_id: str, one: Arrived) -> None:
+        """Put a message that was kept beside a history into its queue again, under the id that it came with."""
+        event = one.event
+        what: Start | OutboundMessage
+        if isinstance(event, ExecutionStarted):
+            what = Start(started=event, start_id=one.start_id or event.execution_id, dialect=one.dialect)
+        else:
+            what = OutboundMessage(
+                instance_id=instance_id, event=event, execution_id=one.execution_id, scheduled=one.scheduled
+            )
+        parcel = Parcel(
+            id=one.id, what=what, sender=one.sender, sender_execution=one.sender_execution, episode=one.episode
+        )
+        await self._put(instance_id, parcel)
+
     async def wake(self, instance_id: str, about: str) -> None:
         """Have its owner look at an instance; `about` makes the id."""
         event = GenericEvent(timestamp=self._access.environment.now(), data=WAKE)
@@ -102,17 +117,20 @@ class Poster:
         """Put a message of a client's."""
         await self._put(message.instance_id, Parcel(id=id, what=message))
 
-    async def start(self, start: Start) -> None:
-        """Put a client's start message, and what the instance gets from its start on, under ids of the start's own."""
+    async def start(self, start: Start, *, there: Collection[str] = ()) -> None:
+        """Put a client's start message, and what the instance gets from its start on, under ids of the start's own;
+        those of `there` are in the queue."""
         started = start.started
         name, execution = started.instance_id, started.execution_id
-        await self._put(name, Parcel(id=derived_id(name, execution, "start", start.start_id), what=start))
+        sends: list[tuple[str, Start | OutboundMessage]] = [("start", start)]
         if start.event is not None:
-            id = derived_id(name, execution, "start event", start.start_id)
-            await self._put(name, Parcel(id=id, what=start.event))
+            sends.append(("start event", start.event))
         if start.deadline is not None:
-            id = derived_id(name, execution, "deadline", start.start_id)
-            await self._put(name, Parcel(id=id, what=deadline_message(name, start.deadline)))
+            sends.append(("deadline", deadline_message(name, start.deadline)))
+        for kind, what in sends:
+            id = derived_id(name, execution, kind, start.start_id)
+            if id not in there:
+                await self._put(name, Parcel(id=id, what=what))
 
     # -- the put -----------------------------------------------------------------------------------------
 

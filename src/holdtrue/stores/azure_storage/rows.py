@@ -31,8 +31,9 @@ def event_values(
 ) -> Values:
     """The columns of an event's row, in .NET's order; None stands for none.
 
-    `played` is IsPlayed where it is not what its type says; `continued` tells of a start that it is that of a
-    continue-as-new, which has no generation in .NET.  Large texts are still in their columns (`large`).
+    `played` is IsPlayed where it is not what its type says; `continued` tells of one of the rows with which an
+    execution goes on from the one before: in .NET its start has no generation, and all but the first are played.
+    Large texts are still in their columns (`large`).
     Raises FormatError for an event that no row can hold, naming `place`.
     """
     kind = type(event)
@@ -46,7 +47,8 @@ def event_values(
         if event.generation:
             beyond["generation"] = event.generation
     values["EventId"] = event.event_id
-    values["IsPlayed"] = kind in _PLAYED if played is None else played
+    carried = continued and kind is ev.OrchestratorCompleted
+    values["IsPlayed"] = (carried or kind in _PLAYED) if played is None else played
     values["_Timestamp"] = _instant(event.timestamp, "at", beyond, place)
     values["EventType"] = kind.__name__
     values["ExecutionId"] = execution_id

@@ -65,7 +65,9 @@ from .schedule_rows import Schedules
 from .sending import Sender
 from .service import Service, ServiceError
 from .settings import AzureStorageSettings
+from .settling import Finisher, Settled, Settler
 from .starting import Starter
+from .stripping import Stripper
 from .taking import Keys, Taking
 from .terminating import Terminator
 from .waiting import WaitingInstances
@@ -138,6 +140,8 @@ class AzureStorageStore:
         self._sender = Sender(access, formats, poster, reader, terminator)
         self._schedules = Schedules(access, reader, self._starter, self._sender)
         self._reconciler = Reconciler(access, formats, reader, poster, lambda: self._is_mine(0), pace or Pace())
+        self._adopter = adopter
+        self._committer = committer
         self._purger = Purger(access, formats, reader, listing, reports)
 
     @property
@@ -226,8 +230,84 @@ class AzureStorageStore:
             await self._hosts.leave()
         except errors.StoreError as error:
             log.info("this host is listed for some minutes yet: %s", error)
+        await self._tell_what_stays()
         await hosting.close()
         self._number = 0
+
+    async def _tell_what_stays(self) -> None:
+        """Say whether .NET could take over now (rule 15)."""
+        try:
+            kept = sorted(self._adopter.kept_for | set(await self._waiting.all()))
+        except errors.StoreError as error:
+            log.info("whether anything waits beside its history is not known: %s", error)
+            return
+        unsure = self._committer.not_deleted
+        if kept or unsure:
+            log.warning(
+                "%d instances of the hub %r are held or have messages beside their history, as %s; %d messages that "
+                "were used up may be in a queue still: before .NET workers take over, run `holdtrue hub settle`",
+                len(kept),
+                self._names.hub,
+                ", ".join(map(repr, kept[:3])) or "none",
+                unsure,
+            )
+        else:
+            log.info("nothing is kept, held or unfinished in the hub %r: .NET workers can take over", self._names.hub)
+
+    async def settle(self, finisher: Finisher | None = None, *, leave: bool = False) -> Settled:
+        """Make the hub ready for .NET workers (rule 15): the hub is served by nobody meanwhile.
+
+        `finisher` has the code for episodes whose last part is missing.  What .NET cannot go on with is told, and
+        then nothing is handed over; with `leave` it stays as it is, and the rest is.  Raises HubServed where hosts
+        serve the hub, and StoreError where it was not brought to its end: it can be run again.
+        """
+        self._check()
+        if self._hosting is not None:
+            raise errors.StoreUnavailable(f"this store is a host of the hub {self._names.hub!r}: let it leave first")
+
+        async def nothing(*_: int) -> int:
+            return 0
+
+        async def idle(*_: int) -> None:
+            return None
+
+        self._lost = False
+        self._orchestrators.update(() if finisher is None else finisher.names)
+        hosting = self._hosting = Hosting(
+            self._access,
+            self._settings,
+            self._mail,
+            f"holdtrue-settle-{self._environment.new_id()}",
+            pull=nothing,
+            pull_work=nothing,
+            came=lambda: None,
+            drain=idle,
+            forget=lambda partition: None,
+            lost=self._part_lost,
+            reconcile=idle,
+        )
+        try:
+            return await Settler(
+                self._access,
+                self._settings,
+                self._formats,
+                self._mail,
+                self._poster,
+                self._committer,
+                self._adopter,
+                self._listing,
+                self._letters,
+                self._purger,
+                self._waiting,
+                Stripper(self._access, self._formats, self._committer, self._adopter),
+                self._keys,
+                hosting,
+                finisher,
+                leave=leave,
+            ).run()
+        finally:
+            self._hosting = None
+            self._orchestrators.clear()
 
     def _part_lost(self) -> None:
         """The app lease is another's, or nobody renews what this host has: it must join again."""

@@ -70,6 +70,8 @@ class Taking:
         self._tokens = 0
         self._adopting: set[str] = set()
         self._draining: set[int] = set()
+        self._handing_out: set[int] = set()
+        """Instances in hand whose lock the engine does not have yet: what comes for them goes with it."""
         self._doubles: list[tuple[Arrived, bool]] = []
         self._strange: list[tuple[str, Arrived]] = []
 
@@ -257,7 +259,8 @@ class Taking:
     def fetch(self) -> list[Delivery]:
         """What came for instances that are held."""
         found, self._deliveries = self._deliveries, []
-        return [one for one in found if one.instance in self._held]
+        self._deliveries = [one for one in found if one.instance in self._handing_out]
+        return [one for one in found if one.instance in self._held and one.instance not in self._handing_out]
 
     @property
     def has_work(self) -> bool:
@@ -269,6 +272,19 @@ class Taking:
     async def lock(self, limit: int) -> list[LockedInstance]:
         """Up to so many instances whose messages have come."""
         locked: list[LockedInstance] = []
+        try:
+            await self._lock(limit, locked)
+        finally:
+            self._handing_out.difference_update(one.lease.key for one in locked)
+        # A start that came meanwhile may have taken one back, to be judged anew.
+        locked = [one for one in locked if self.held(one.lease) is not None]
+        for one in locked:
+            one.messages += [came.message for came in self._deliveries if came.instance == one.lease.key]
+        gone = {one.lease.key for one in locked}
+        self._deliveries = [came for came in self._deliveries if came.instance not in gone]
+        return locked
+
+    async def _lock(self, limit: int, locked: list[LockedInstance]) -> None:
         while len(locked) < limit:
             ids = self._next_ids(min(limit - len(locked), AT_ONCE))
             if not ids:
@@ -279,8 +295,6 @@ class Taking:
             finally:
                 self._adopting.difference_update(ids)
             locked += [one for one in found if one is not None]
-        # A start that came meanwhile may have taken one back, to be judged anew.
-        return [one for one in locked if self.held(one.lease) is not None]
 
     def _next_ids(self, limit: int) -> list[str]:
         """Instances to be taken in hand."""
@@ -312,6 +326,7 @@ class Taking:
             return None
         held, locked = found
         self._held[key] = held
+        self._handing_out.add(key)
         for one in self._waiting.pop(instance_id, ()):
             self._bring(instance_id, one)
         await self._settle_odd()

@@ -31,6 +31,13 @@ class WaitingInstances:
                 Operation(do=Do.DELETE, partition=PARTITION, key=escape_key(instance_id), etag=ANY)
             )
 
+    async def all(self) -> dict[str, str]:
+        """All instances that are noted, each with its orchestration; some may have gone on since."""
+        rows = await self._access.query_own(Test("PartitionKey", "eq", PARTITION))
+        found = {unescape_key(row.key): str(row.values.get("Name") or "") for row in rows}
+        self._noted.update(found)
+        return found
+
     async def of(self, names: frozenset[str]) -> list[str]:
         """The instances of these orchestrations that wait; they are noted here from now on."""
         found = []
