@@ -94,7 +94,7 @@ class Host:
         self.pool = ActivityPool(
             self.app,
             self.environment,
-            settings=pool_settings(settings),
+            settings=pool_settings(settings, takes_ahead=self.store.takes_ahead),
             finished=self.dispatcher.finished,
             report=self.store.report,
             client_factory=self._client_for,
@@ -241,7 +241,7 @@ class Host:
         self.dispatcher.look()
 
 
-def pool_settings(settings: HostSettings) -> PoolSettings:
+def pool_settings(settings: HostSettings, *, takes_ahead: bool) -> PoolSettings:
     """The activity pool's share of a host's settings."""
     return PoolSettings(
         async_slots=settings.activity_slots,
@@ -249,6 +249,7 @@ def pool_settings(settings: HostSettings) -> PoolSettings:
         processes=settings.activity_processes,
         async_ahead=settings.activity_backlog,
         threads_ahead=settings.activity_threads,
+        takes_ahead=takes_ahead,
         cancel_grace=settings.cancel_grace_seconds,
         tags=frozenset(settings.tags),
         own_process=settings.own_process,

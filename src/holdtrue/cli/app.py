@@ -132,7 +132,10 @@ class Session:
         return hub_path(self.hub)
 
     def require_hub(self, *, create: bool = False) -> None:
-        """Raise CommandError unless there is a hub, or with `create` may be one."""
+        """Raise CommandError unless there is a hub, or with `create` may be one; one in an account is made when it is
+        opened."""
+        if self.hub.startswith(ACCOUNT):
+            return
         path = self.hub_path()
         try:
             mode = path.stat().st_mode
@@ -157,6 +160,10 @@ class Session:
             )
 
 
+ACCOUNT = "azure-storage:"
+"""How the names of hubs in storage accounts begin."""
+
+
 def hub_path(hub: str) -> Path:
     """The file behind a hub's name: a path, or `sqlite:///path`; raises UsageProblem for another."""
     if hub.startswith("memory:"):
@@ -164,6 +171,8 @@ def hub_path(hub: str) -> Path:
             "--hub: a hub in memory ends with the command, so that nothing could work on it. Give a file; one of that "
             f"name is {'./' + hub!r}."
         )
+    if hub.startswith(ACCOUNT):
+        raise UsageProblem(f"--hub: {hub!r} lies in a storage account; this is for hubs in a file.")
     scheme, mark, rest = hub.partition("://")
     if mark:
         if scheme != "sqlite":

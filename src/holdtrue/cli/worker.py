@@ -1,6 +1,7 @@
 """`holdtrue run`: a worker that serves an application's orchestrations and activities."""
 
 import logging
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdtrue.cli.app import Session, command
-from holdtrue.cli.exits import CommandError, ExitCode
+from holdtrue.cli.app import ACCOUNT, Session, command
+from holdtrue.cli.exits import CommandError, ExitCode, UsageProblem
 from holdtrue.cli.loading import AppName, load_app, parse_app
 from holdtrue.cli.output import counted, is_terminal
 from holdtrue.cli.values import optional_seconds
@@ -92,9 +93,26 @@ def run(
     loaded = load_app(where)
     from holdtrue.engine.settings import HostSettings
 
-    settings = HostSettings(own_process=True, **{key: value for key, value in given.items() if value is not None})
+    given = _of_account(session.hub) | {key: value for key, value in given.items() if value is not None}
+    settings = HostSettings(own_process=True, **given)
     _serve(session, loaded, f"{where.module}:{where.attribute}" if where.attribute else where.module, settings)
     return None
+
+
+def _of_account(hub: str) -> dict[str, Any]:
+    """What the host.json of a hub in an account says of its hosts; the command's options go before it."""
+    if not hub.startswith(ACCOUNT):
+        return {}
+    from holdtrue.core.errors import InvalidInput
+    from holdtrue.stores.azure_storage.opening import hub_and_settings
+
+    try:
+        _, settings = hub_and_settings(hub, os.environ)
+    except InvalidInput as error:
+        raise UsageProblem(f"--hub: {error}.") from None
+    found = {"active_instances": settings.max_concurrent_orchestrations}
+    found["activity_slots"] = found["activity_threads"] = settings.max_concurrent_activities
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _serve(session: Session, app: "App", title: str, settings: "HostSettings") -> None:

@@ -82,7 +82,7 @@ async def purge_where(store: TaskHubStore, query: InstanceQuery, progress: Calla
         names = ", ".join(sorted(status.name.lower() for status in living))
         raise InvalidInput(f"only ended instances can be purged, not {names} ones: terminate them first")
     total = Purged()
-    query = msgspec.structs.replace(query, page_size=PURGE_BATCH)
+    query = msgspec.structs.replace(query, page_size=PURGE_BATCH, any_order=True)
     while True:
         page = await store.query(query)
         ids = [record.projection.instance_id for record in page.records]

@@ -330,11 +330,14 @@ class Client:
         tags: Mapping[str, str] | None = None,
         page_size: int = 100,
         newest_first: bool = False,
+        any_order: bool = False,
+        verified: bool = True,
     ) -> AsyncIterator[InstanceStatus]:
         """All instances that fit every condition given, in the order of their creation.
 
         `prefix` is of the id, `created_to` is excluded.  What is created or ends while this runs neither
-        hides nor doubles another.
+        hides nor doubles another.  On a hub in Azure Storage `any_order` saves that each page reads the rows of all,
+        and `verified=False` the look at each instance: then a status may be behind (its `verified` says so).
         """
         token: str | None = None
         while True:
@@ -347,6 +350,8 @@ class Client:
                 tags=tags,
                 page_size=page_size,
                 newest_first=newest_first,
+                any_order=any_order,
+                verified=verified,
                 token=token,
             )
             for status in page.items:
@@ -366,6 +371,8 @@ class Client:
         tags: Mapping[str, str] | None = None,
         page_size: int = 100,
         newest_first: bool = False,
+        any_order: bool = False,
+        verified: bool = True,
         token: str | None = None,
     ) -> StatusPage:
         """One page of `query`; `token` is that of the page before.  Raises InvalidInput for a token that is none."""
@@ -380,6 +387,8 @@ class Client:
             page_size=page_size,
             token=token,
             newest_first=newest_first,
+            any_order=any_order,
+            verified=verified,
         )
         page = await self.store.query(query)
         return StatusPage([self._status(record) for record in page.records], page.token)

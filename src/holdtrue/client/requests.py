@@ -106,6 +106,8 @@ def instance_query(
     page_size: int = 100,
     token: str | None = None,
     newest_first: bool = False,
+    any_order: bool = False,
+    verified: bool = True,
 ) -> InstanceQuery:
     """What a store is asked for; a timedelta as a bound is an age.  Raises InvalidInput for what is no condition."""
     try:
@@ -128,6 +130,8 @@ def instance_query(
         page_size=page_size,
         token=token,
         newest_first=newest_first,
+        any_order=any_order,
+        verified=verified,
     )
 
 

@@ -85,6 +85,11 @@ class InstanceStatus:
         parent = self.record.projection.parent
         return None if parent is None else parent.instance_id
 
+    @property
+    def verified(self) -> bool:
+        """False where it was listed with `verified=False`, from a row that may be behind."""
+        return self.record.verified
+
     # -- how it stands ----------------------------------------------------------------------------------
 
     @property

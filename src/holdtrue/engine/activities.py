@@ -47,7 +47,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `async_slots`, `threads` and `processes` bound running activities by kind; `async_ahead` and
     `threads_ahead` how many more of them are asked for than can start (for processes none: another host
-    may have one free).  `cancel_grace` is how many seconds one that was asked to end gets before it is
+    may have one free); without `takes_ahead` that counts for those alone that come with this host's own commits.
+    `cancel_grace` is how many seconds one that was asked to end gets before it is
     cancelled or killed.  `crash_limit` is how many deaths of its process an item survives by being run
     again.  `load_seconds` bounds the import of the app in a process.  `tags` are those this host serves.
     `own_process` lets the pool tune the interpreter: while a busy thread runs, its switch interval is
@@ -59,6 +60,7 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = os.cpu_count() or 1
     async_ahead: int = 1_000
     threads_ahead: int = 32
+    takes_ahead: bool = True
     cancel_grace: float = 5.0
     crash_limit: int = 3
     load_seconds: float = 60.0
@@ -113,6 +115,7 @@ class ActivityPool:
         self._client_factory = client_factory
         self._freed = freed
         self._clients: dict[str, Any] = {}
+        self._takes_ahead = settings.takes_ahead
         self._lanes: dict[str, Lane] = {
             "async": Lane("async", settings.async_slots, settings.async_ahead),
             "sync": Lane("sync", settings.threads, settings.threads_ahead),
@@ -190,7 +193,7 @@ class ActivityPool:
 
     def rooms(self) -> list[tuple[int, list[str]]]:
         """How many items to take from which queues, in groups that share their room; nothing else is wanted."""
-        return [] if self._draining else lanes.rooms(self._queues)
+        return [] if self._draining else lanes.rooms(self._queues, ahead=self._takes_ahead)
 
     def refs(self) -> list[WorkRef]:
         """The work items in hand whose outcome is open."""

@@ -38,9 +38,13 @@ class Lane:
         self.activities: list[Activity] = []
         self.filling = False
 
+    def free(self) -> int:
+        """How many slots are free, less those that wait for one."""
+        return self.slots - self.running - self.waiting
+
     def room(self) -> int:
         """How many more items could start at once, given the limits of its names."""
-        free = self.slots - self.running - self.waiting
+        free = self.free()
         if free <= 0 or not self.activities:
             return 0
         total = 0
@@ -168,22 +172,23 @@ def effective(given: ActivityOptions | None, declared: ActivityOptions) -> Activ
     )
 
 
-def rooms(queues: Iterable[tuple[str, Activity]]) -> list[tuple[int, list[str]]]:
+def rooms(queues: Iterable[tuple[str, Activity]], *, ahead: bool = True) -> list[tuple[int, list[str]]]:
     """How many items to take from which queues: one entry for each group that shares its room.
 
-    Unlimited names of a lane share the lane's; a limited name has its own.
+    Unlimited names of a lane share the lane's; a limited name has its own.  Without `ahead` no more than could start.
     """
     shared: dict[Lane, list[str]] = {}
     result: list[tuple[int, list[str]]] = []
     for queue, activity in queues:
         if activity.limit < activity.lane.slots:
-            room = min(activity.ahead(), lane_ahead(activity.lane))
+            room = activity.ahead() if ahead else activity.room()
+            room = min(room, lane_ahead(activity.lane) if ahead else activity.lane.free())
             if room > 0:
                 result.append((room, [queue]))
         else:
             shared.setdefault(activity.lane, []).append(queue)
     for lane, names in shared.items():
-        room = lane_ahead(lane)
+        room = lane_ahead(lane) if ahead else lane.free()
         if room > 0:
             result.append((room, names))
     return result

@@ -25,7 +25,8 @@ class InstanceRecord(msgspec.Struct, kw_only=True):
 
     `started` is the ExecutionStarted of the current execution, `length` and `size` the events and bytes of
     its history, `waits_for_worker` true where it has work and no live host has its code (derived), `at_rest` where it
-    was put there to be looked at and takes no step (`TaskHubStore.put_copies`).
+    was put there to be looked at and takes no step (`TaskHubStore.put_copies`), `verified` false where it was read from
+    a row that may be behind, as it was asked for.
     """
 
     projection: Projection
@@ -38,6 +39,7 @@ class InstanceRecord(msgspec.Struct, kw_only=True):
     size: int = 0
     waits_for_worker: bool = False
     at_rest: bool = False
+    verified: bool = True
 
 
 def is_rewinding(record: InstanceRecord) -> bool:
@@ -206,7 +208,11 @@ class Due(msgspec.Struct, kw_only=True):
 
 
 class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which instances to list; every given condition must hold.  Times are ticks, `created_to` excluded."""
+    """Which instances to list; every given condition must hold.  Times are ticks, `created_to` excluded.
+
+    `any_order`: whatever order costs the store least; a hub in Azure Storage then reads no more rows than it gives.
+    `verified` false: what stands in the rows is enough, though it may be behind (`InstanceRecord.verified`).
+    """
 
     statuses: frozenset[Status] | None = None
     name: str | None = None
@@ -218,10 +224,12 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
     page_size: int = 100
     token: str | None = None
     newest_first: bool = False
+    any_order: bool = False
+    verified: bool = True
 
 
 class Page(msgspec.Struct, kw_only=True):
-    """Instances in creation order and the token of the next page (None: no more)."""
+    """Instances, in creation order unless any was good enough, and the token of the next page (None: no more)."""
 
     records: list[InstanceRecord]
     token: str | None
@@ -397,6 +405,10 @@ class TaskHubStore(Protocol):
     @property
     def location(self) -> str | None:
         """A path or URL by which another process of this machine opens the same hub (None: none can)."""
+
+    @property
+    def takes_ahead(self) -> bool:
+        """Whether a host may take more activities than it can start at once: nobody else gets them meanwhile."""
 
     # -- life ----------------------------------------------------------------------------------------
     async def open(self) -> None:

@@ -64,6 +64,7 @@ async def selected(store: RecordStore, selection: Selection) -> AsyncIterator[li
                 prefix=selection.prefix,
                 page_size=_AT_ONCE,
                 token=token,
+                any_order=True,
             )
         )
         copies = await store.copies([record.projection.instance_id for record in page.records])

@@ -1,10 +1,12 @@
 """Which account and hub a URL names."""
 
+from pathlib import Path
+
 import pytest
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.environment import REAL
-from holdtrue.stores.azure_storage.opening import open_hub
+from holdtrue.stores.azure_storage.opening import HOST_JSON, hub_and_settings, open_hub
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 
 EMULATOR = "UseDevelopmentStorage=true"
@@ -28,3 +30,43 @@ def test_the_usual_connection_and_another() -> None:
 def test_what_names_nothing(url: str, variables: dict[str, str], told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         open_hub(url, REAL, variables)
+
+
+def test_the_settings_of_a_host_json(tmp_path: Path) -> None:
+    file = tmp_path / "host.json"
+    file.write_text(
+        '{"extensions": {"durableTask": {"hubName": "Named", "maxConcurrentActivityFunctions": 7, "storageProvider": '
+        '{"partitionCount": 9, "connectionName": "Mine", "trackingStoreConnectionName": "Other"}}}} // ours'
+    )
+    variables = {"Mine": EMULATOR, "Other": EMULATOR, HOST_JSON: str(file)}
+    names, settings = hub_and_settings("azure-storage:", variables)
+    assert (names.hub, names.history) == ("Named", "DurableTaskHistory")
+    assert (settings.partition_count, settings.max_concurrent_activities) == (9, 7)
+    assert hub_and_settings(f"azure-storage:Named?settings={file}", {}) == (names, settings)
+    assert isinstance(open_hub("azure-storage:", REAL, variables), AzureStorageStore)
+    over = {**variables, "AzureFunctionsJobHost__extensions__durableTask__storageProvider__partitionCount": "3"}
+    assert hub_and_settings("azure-storage:", over)[1].partition_count == 3
+    with pytest.raises(InvalidInput, match="leave one of them out"):
+        hub_and_settings("azure-storage:Another", variables)
+    with pytest.raises(InvalidInput, match="no storage account is named: set Other"):
+        open_hub("azure-storage:", REAL, {**variables, "Other": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "host.json': "),
+        (
+            '{"extensions": {"durableTask": {"storageProvider": {"useTablePartitionManagement": false}}}}',
+            "by the table alone.*settings check",
+        ),
+        ('{"extensions": {"durableTask": {"storageProvider": {"partitionCount": 99}}}}', "partitionCount"),
+    ],
+)
+def test_a_host_json_with_errors_is_not_run(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "host.json"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=told):
+        hub_and_settings("azure-storage:Hub", {HOST_JSON: str(file)})
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        hub_and_settings("azure-storage:Hub", {HOST_JSON: str(tmp_path / "none.json")})

@@ -22,6 +22,7 @@ from holdtrue.stores.azure_storage.partitions import HubServedByDotNet
 from holdtrue.stores.azure_storage.renewals import Renewer
 from holdtrue.stores.azure_storage.service import Do, Operation, Unsure
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
+from holdtrue.stores.azure_storage.tracking import TrackedService
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import run
@@ -119,7 +120,7 @@ def test_history_and_instances_in_an_account_of_their_own() -> None:
     async def scenario() -> None:
         scene, tracking = Scene(), Scene(2)
         names = HubNames("RecHubCreated", "Shared")
-        await create_hub(scene.model, names, 2, scene.environment, tracking=tracking.model)
+        await create_hub(TrackedService(scene.model, tracking.model, names), names, 2, scene.environment)
         assert not await tracking.model.tables.create_table("SharedHistory")
         assert not await tracking.model.tables.create_table("SharedInstances")
         assert not await scene.model.tables.create_table("RecHubCreatedPartitions")

@@ -1,7 +1,7 @@
 """The hub's rows and queues, as the store's verbs ask for them: reads that are tried again, errors of ours."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -145,19 +145,27 @@ class Access:
     ) -> tuple[list[Row], int]:
         """All rows that a filter finds, and in how many pages they came."""
         rows: list[Row] = []
-        token: str | None = None
         pages = 0
+        async for page in self.pages(table, where, select=select, top=top):
+            rows += page
+            pages += 1
+        return rows, pages
+
+    async def pages(
+        self, table: str, where: Filter | None, *, select: Sequence[str] | None = None, top: int | None = None
+    ) -> AsyncIterator[list[Row]]:
+        """The rows that a filter finds, as they come: some pages are empty, and only the absent token is the end."""
+        token: str | None = None
         while True:
             asked = token
             page = await self.read(
                 f"table {table}",
                 lambda: self.service.tables.query(table, where, select=select, top=top, token=asked),  # noqa: B023
             )
-            rows += page.rows
-            pages += 1
+            yield page.rows
             token = page.token
             if token is None:
-                return rows, pages
+                return
 
     async def _is_still(self, instance_id: str, sentinel: Sentinel | None) -> bool:
         now = await self.sentinel(instance_id)

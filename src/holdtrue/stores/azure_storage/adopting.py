@@ -46,7 +46,7 @@ from .posting import Poster
 from .row_reading import turned_back
 from .row_writing import RowWriter
 from .sentinel import Owed, Sentinel, State, next_episode, record_of
-from .service import ANY, Do, Operation, Row
+from .service import Row
 from .terminating import Terminator
 from .verdicts import RowView, names_newer_start, was_rewound_by_dotnet
 from .waiting import WaitingInstances
@@ -118,8 +118,9 @@ class Adopter:
         held = Held(
             instance_id, self._formats.partition_key(instance_id), self._access.partition_of(instance_id), lease
         )
+        begins = any(isinstance(one.event, ExecutionStarted) for one in arrived)
         try:
-            read = await self._read(held)
+            read = await self._read(held, begins=begins)
         except StoreCorrupt:
             again = await self._read_or_set_aside(held, arrived)
             if again is None:
@@ -166,16 +167,20 @@ class Adopter:
         held = Held(instance_id, self._formats.partition_key(instance_id), partition, lease)
         return held, await self._finished(held, await self._read(held))
 
-    async def _read(self, held: Held) -> Read:
-        """Read an instance into a held one."""
-        instance_id = held.instance_id
-        partition, row = await asyncio.gather(
-            self._access.history_partition(instance_id), self._access.instances_row(instance_id)
-        )
+    async def _read(self, held: Held, *, begins: bool = False) -> Read:
+        """Read an instance into a held one; `begins`: there is likely nothing but its row."""
+        instance_id, row = held.instance_id, None
+        if begins:
+            partition = await self._access.history_partition(instance_id)
+            row = await self._access.instances_row(instance_id)
+        else:
+            partition, row = await asyncio.gather(
+                self._access.history_partition(instance_id), self._access.instances_row(instance_id)
+            )
         sentinel = partition.sentinel
         if sentinel is not None:
             sentinel = await self._payloads.whole(sentinel)
-        if sentinel is None or not sentinel.has_history or sentinel.state.purging:
+        if not begins and (sentinel is None or not sentinel.has_history or sentinel.state.purging):
             # Rule 7: what its absence says holds for a later row only.
             row = await self._access.instances_row(instance_id)
         history: list[HistoryRow] = []
@@ -225,6 +230,7 @@ class Adopter:
             held.row_is_late = (
                 view is None or view.execution_id != sentinel.execution_id or view.status is not projection.status
             )
+            held.row_lags = view is not None and view.last_updated_at < projection.last_updated_at
         return Read(
             partition=partition,
             row=row,
@@ -336,37 +342,25 @@ class Adopter:
     async def settle_debt(self, held: Held) -> None:
         """What a held instance owes is paid, and goes from its sentinel: nobody pays it once more."""
         async with held.busy:
-            if self._committer.has_sent(held):
-                await self.clear_debt(held)
+            await self._committer.clear_debt(held)
 
     async def clear_debt(self, held: Held, *, local: bool = False) -> None:
         """Nothing is run that would clear what was just paid: two that have ended would pay each other for ever.
 
         With `local` what ran on the host that scheduled it goes too (`queue_local`).
         """
-        owed, running = held.state.owed, held.state.local
-        if not (owed or (local and running)) or held.state.purging:
-            return
-        gone = [
-            Operation(do=Do.DELETE, partition=held.partition_key, key=owed_key(one.episode), etag=ANY)
-            for one in owed
-            if one.extra
-        ]
-        state = msgspec.structs.replace(
-            held.state,
-            owed=[],
-            local=[] if local else running,
-            keeper=None if local else held.state.keeper,
-            episode=next_episode(held.state.episode, self._committer.chance()),
-            previous=held.state.episode,
-        )
-        part = Part(operations=gone, state=state, execution_id=held.execution_id, complete=True, aside=True)
-        await self._must(held, part, "its debts are cleared")
+        if not await self._committer.clear_debt(held, local=local):
+            raise StoreUnavailable(
+                f"instance {held.instance_id!r} changed while its debts are cleared; it is read anew"
+            )
 
     async def mend_row(self, held: Held, read: Read) -> None:
         """Nothing is run that would write the row: it is brought up to date here where it is behind."""
         projection, view, sentinel = read.projection, read.view, read.sentinel
-        if projection is None or sentinel is None or sentinel.state.purging or not held.row_is_late:
+        if projection is None or sentinel is None or sentinel.state.purging:
+            return
+        if not held.row_is_late:
+            await self._rows.catch_up(held)
             return
         if held.rewound_by_dotnet:
             return  # by its row alone it is known that it was

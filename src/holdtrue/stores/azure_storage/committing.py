@@ -28,15 +28,15 @@ from .keeping import MOST_KEPT, kept_row
 from .large import Blob
 from .mail import Mail
 from .names import SENTINEL
-from .owing import Extra, Outgoing, RowExtra, derived_id, sending
+from .owing import Extra, Outgoing, RowExtra, derived_id, is_waited_for, sending
 from .payloads import Payloads
-from .planning import Base, Encode, Part, Plan, Taken, log_parts, plan
+from .planning import Base, Encode, Part, Plan, Taken, log_parts, owed_key, plan
 from .posting import Poster
 from .readback import Verdict
 from .remembering import senders_to_ask, still_consumed, still_seen
 from .row_writing import RowWriter
 from .sentinel import Mark, Seen, Sentinel, State, next_episode, sentinel_values, state_values
-from .service import Do, Operation, ServiceError, Value
+from .service import ANY, Do, Operation, ServiceError, Value
 from .waiting import WaitingInstances
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -304,6 +304,7 @@ class Committer:
             self._waiting.goes_on(held.instance_id),
         )
         self.note_sent(held)
+        held.is_waited_for = any(is_waited_for(one.what) for one in outgoing)
         if commit.wake and not commit.ended:
             await self._poster.wake(held.instance_id, held.state.episode)
         await self._use_up(held, commit)
@@ -320,6 +321,34 @@ class Committer:
         """Whether all that the sentinel names as owed was sent by this process; so where it names nothing."""
         owed = held.state.owed
         return not owed or (len(owed) == 1 and owed[0].episode == self._sent.get(held.instance_id))
+
+    async def clear_debt(self, held: Held, *, local: bool = False) -> bool:
+        """Take what is paid from the sentinel, by a merge of its own; false where that was not to be written.
+
+        With `local` what ran on the host that scheduled it goes too.  For a session whose `busy` is held.
+        """
+        owed, running = held.state.owed, held.state.local
+        if not (owed or (local and running)) or held.state.purging or not self.has_sent(held):
+            return True
+        gone = [
+            Operation(do=Do.DELETE, partition=held.partition_key, key=owed_key(one.episode), etag=ANY)
+            for one in owed
+            if one.extra
+        ]
+        state = msgspec.structs.replace(
+            held.state,
+            owed=[],
+            local=[] if local else running,
+            keeper=None if local else held.state.keeper,
+            episode=next_episode(held.state.episode, self.chance()),
+            previous=held.state.episode,
+        )
+        part = Part(operations=gone, state=state, execution_id=held.execution_id, complete=True, aside=True)
+        held.is_current = False  # until it is known what became of this
+        held.is_current = await self.write_part(held, part) is CommitResult.COMMITTED
+        if held.is_current:
+            self.note_sent(held)
+        return held.is_current
 
     async def _use_up(self, held: Held, commit: EpisodeCommit) -> None:
         numbers = [key for key in commit.consumed if key in held.given]

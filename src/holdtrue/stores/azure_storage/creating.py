@@ -48,18 +48,11 @@ class CreatedHub(msgspec.Struct, frozen=True, kw_only=True):
     made: bool
 
 
-async def create_hub(
-    service: Service,
-    names: HubNames,
-    partition_count: int,
-    environment: Environment,
-    *,
-    tracking: Service | None = None,
-) -> CreatedHub:
+async def create_hub(service: Service, names: HubNames, partition_count: int, environment: Environment) -> CreatedHub:
     """Make what is missing of a hub; idempotent.  A hub that is there keeps its number of partitions.
 
-    `tracking` is the account of history and instances, where they have one of their own.  Raises ServiceError as
-    the account does, and StoreUnavailable for a name that is still being deleted after two minutes.
+    Raises ServiceError as the account does, and StoreUnavailable for a name that is still being deleted after two
+    minutes.
     """
     if not 1 <= partition_count <= MAX_PARTITIONS:
         raise InvalidInput(f"a hub has 1 to {MAX_PARTITIONS} partitions, not {partition_count}")
@@ -73,7 +66,7 @@ async def create_hub(
         await ensure(names.app_lease_info, lambda blob: blobs.put_blob(names.app_lease, blob, b"{}", only_new=True))
     await ensure(names.partitions, tables.create_table)
     for table in (names.history, names.instances):
-        await ensure(table, (tracking or service).tables.create_table)
+        await ensure(table, tables.create_table)
     await ensure(names.work_items, queues.create_queue)
     made = False
     while True:
@@ -98,9 +91,7 @@ async def create_hub(
     return CreatedHub(partition_count=wanted, made=made)
 
 
-async def delete_hub(
-    service: Service, names: HubNames, *, lease_ids: tuple[str, ...] = (), tracking: Service | None = None
-) -> None:
+async def delete_hub(service: Service, names: HubNames, *, lease_ids: tuple[str, ...] = ()) -> None:
     """Delete a hub with all that it holds; idempotent, and an interrupted one can be repeated.
 
     `lease_ids` are ids of the app lease that may be given up for it (`app_lease.lease_ids`).  Raises HubLeased,
@@ -111,7 +102,7 @@ async def delete_hub(
         await service.queues.delete_queue(names.control(number))
     await service.queues.delete_queue(names.work_items)
     for table in (names.history, names.instances):
-        await (tracking or service).tables.delete_table(table)
+        await service.tables.delete_table(table)
     await service.tables.delete_table(names.own)
     await service.tables.delete_table(names.partitions)
     for container in (names.large_messages, names.leases, names.app_lease):

@@ -4,6 +4,7 @@ The codecs are pure (`rows`, `instances_row`, `envelopes`, `large`); here their 
 """
 
 import itertools
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 from holdtrue.core import events as ev
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.messages import ActivityTask, DeadLetter, OutboundMessage, Start
-from holdtrue.core.projection import Projection, initial
+from holdtrue.core.projection import Projection, Status, initial
 from holdtrue.stores.errors import StoreCorrupt
 from holdtrue.stores.protocol import InstanceRecord
 
@@ -127,10 +128,11 @@ def task_of(envelope: Envelope) -> ActivityTask:
 
 
 class Formats:
-    """The format of one hub."""
+    """The format of one hub; its messages are put as they are, or (`base64`) as older .NET hosts read them."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, base64: bool = False) -> None:
         self._access = access
+        self._base64 = base64
         self._random = access.environment.random()
         self._sequence = itertools.count(1)
 
@@ -282,6 +284,7 @@ class Formats:
             is_child=found.parent_id is not None,
             generation=found.generation,
             created_at=found.created_at,
+            last_updated_at=found.last_updated_at,
             completed_at=found.completed_at,
         )
 
@@ -396,6 +399,25 @@ class Formats:
             deadline=start.deadline,
         )
 
+    async def unverified_record(self, row: Row) -> InstanceRecord:
+        """The record as the row alone tells it, which may be behind."""
+        found, instance_id = self._row(row), self.instance_of(row)
+        record = await self.waiting_record(instance_id, row)
+        projection = record.projection
+        projection.last_updated_at, projection.completed_at = found.last_updated_at, found.completed_at
+        projection.custom_status, projection.tags = found.custom_status, found.tags
+        if found.parent_id is not None:
+            projection.parent = ev.ParentInstance(found.parent_id, "", -1, -1)
+        output, blob = found.output, blob_at(found.output, self._access.names.large_messages)
+        if blob is not None:
+            output = unpack(await self.get_blob(blob), f"blob {blob!r}")
+        if found.status is Status.FAILED:
+            projection.failure = ev.FailureDetails(message=output or "", error_type="")
+        elif found.status.is_terminal:
+            projection.output = output
+        record.verified = False
+        return record
+
     # -- messages --------------------------------------------------------------------------------------
 
     async def text_of(self, parcel: Parcel) -> str:
@@ -403,7 +425,7 @@ class Formats:
         packed = pack_message(self._envelope(parcel))
         if packed.blob is not None:
             await self.put_blob(packed.blob)
-        return packed.text
+        return b64encode(packed.text.encode()).decode() if self._base64 else packed.text
 
     def _envelope(self, parcel: Parcel) -> Envelope:
         what = parcel.what

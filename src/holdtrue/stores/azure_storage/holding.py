@@ -33,6 +33,7 @@ class Held:
         "history",
         "instance_id",
         "is_current",
+        "is_waited_for",
         "kept_later",
         "known_deleted",
         "lease",
@@ -43,6 +44,7 @@ class Held:
         "row_etag",
         "row_execution",
         "row_is_late",
+        "row_lags",
         "start_id",
         "started",
         "state",
@@ -59,6 +61,11 @@ class Held:
         self.row_etag: str | None = None
         self.row_execution: str | None = None
         self.row_is_late = False
+        """Whether the row does not tell execution and status."""
+        self.row_lags = False
+        """Whether it does not tell custom status and times."""
+        self.is_waited_for = True
+        """Whether somebody waits to know that what is owed is paid: of answers and timers the history tells."""
         self.started: ExecutionStarted | None = None
         self.start_id = ""
         self.dialect = "dotnet"

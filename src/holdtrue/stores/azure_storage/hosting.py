@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ class Hosting:
 
     `pull` gets what a control queue has, `pull_work` work items; `came` is told of either.  `drain` returns when
     nothing is in work any more of a partition that another is to have; `forget` is told that it is another's, `lost`
-    that the whole part in the hub is.  `reconcile` runs beside, as long as it is open.
+    that the whole part in the hub is.  `beside` runs beside, as long as it is open.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Hosting:
         drain: Callable[[int], Awaitable[None]],
         forget: Callable[[int], object],
         lost: Callable[[], None],
-        reconcile: Callable[[], Coroutine[Any, Any, None]],
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]],
         account: Reopening | None = None,
     ) -> None:
         self._access = access
@@ -61,8 +61,8 @@ class Hosting:
             )
         self._drain = drain
         self._forget = forget
-        self._reconcile = reconcile
-        self._reconciling: asyncio.Task[None] | None = None
+        self._beside = beside
+        self._tasks: list[asyncio.Task[None]] = []
         self._polling = Polling(
             access.environment,
             pull=pull,
@@ -119,7 +119,7 @@ class Hosting:
         except (Exception, asyncio.CancelledError):
             await self._give_up()
             raise
-        self._reconciling = asyncio.get_running_loop().create_task(self._reconcile())
+        self._tasks = [asyncio.get_running_loop().create_task(run()) for run in self._beside]
 
     async def _give_up(self) -> None:
         await self._polling.close()
@@ -133,9 +133,9 @@ class Hosting:
 
     async def stop_polling(self) -> None:
         """Take no more work."""
-        if self._reconciling is not None:
-            self._reconciling.cancel()
-            await asyncio.gather(self._reconciling, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._polling.close()
 
     async def close(self) -> None:

@@ -1,19 +1,9 @@
-"""Reads more than one instance, or more of one than its status: pages, histories, children, figures.
-
-A page is made of rows that were read and, where they are not terminal, verified (rule 7).  The account keeps rows by
-id, a page is in order of creation: the rows that a query finds are read whole and sorted.
-"""
+"""Reads more of an instance than its status, and figures of all: histories, copies, children, counts."""
 
 import asyncio
-import base64
-import binascii
-import logging
 from collections import Counter
 from collections.abc import Sequence
 
-import msgspec
-
-from holdtrue.core.errors import InvalidInput
 from holdtrue.core.events import (
     AnyEvent,
     ExecutionStarted,
@@ -23,19 +13,16 @@ from holdtrue.core.events import (
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
-    Ticks,
 )
 from holdtrue.core.outgoing import work_item
-from holdtrue.core.projection import TERMINAL, Status
-from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
+from holdtrue.core.projection import TERMINAL
+from holdtrue.stores.errors import StoreUnavailable
 from holdtrue.stores.protocol import (
     ActivityCopy,
     ActivityInfo,
     HubInfo,
     InstanceCopy,
-    InstanceQuery,
     InstanceRecord,
-    Page,
     queue_name,
 )
 
@@ -44,23 +31,14 @@ from .columns import STATUS_NAMES
 from .formats import Formats, HistoryRow
 from .holding import Held
 from .host_rows import HostRows
-from .names import escape_key
 from .progress import Report, Reports
-from .reading import AT_ONCE, Reader
-from .service import All, Filter, Row, Test
-from .service import Any as AnyOf
-from .verdicts import RowView, names_newer_start
-
-log = logging.getLogger("holdtrue.azure_storage")
+from .reading import Reader
+from .verdicts import names_newer_start
 
 SCHEMA_VERSION = 1
 COPY_TRIES = 20
 """How often an instance is read that goes on between its record and its history."""
 _CHILD_ANSWERS = (SubOrchestrationInstanceCompleted, SubOrchestrationInstanceFailed)
-
-
-_Place = tuple[Ticks, str]
-"""Where an instance stands in the order of all: when it was created, and its id."""
 
 
 class Listing:
@@ -158,78 +136,19 @@ class Listing:
                 found[name] = None
         return list(found)
 
-    # -- pages -----------------------------------------------------------------------------------------
-
-    async def query(self, asked: InstanceQuery) -> Page:
-        """One page of instances, in order of creation as their rows tell it.
-
-        No more of them are verified than the page needs.
-        """
-        after = None if asked.token is None else _read_token(asked.token)
-        rows = await self._access.query(self._access.names.instances, _filter(asked))
-        places = [(view.created_at, self._formats.instance_of(row)) for row, view in self._views(rows)]
-        if after is not None:
-            places = [place for place in places if (place < after if asked.newest_first else place > after)]
-        places.sort(reverse=asked.newest_first)
-        size, found = max(1, asked.page_size), list[tuple[_Place, InstanceRecord]]()
-        for begin in range(0, len(places), AT_ONCE):
-            part = places[begin : begin + AT_ONCE]
-            records = await self._reader.readable([name for _, name in part])
-            found += [
-                (place, record)
-                for place, record in zip(part, records, strict=True)
-                if record is not None and _fits(record, asked)
-            ]
-            if len(found) > size:
-                break
-        page = found[:size]
-        token = _token(page[-1][0]) if len(found) > size else None
-        return Page(records=[record for _, record in page], token=token)
-
-    async def expired(
-        self,
-        name: str | None,
-        completed_before: Ticks | None,
-        keep: int | None,
-        limit: int,
-        excluding: Sequence[str],
-    ) -> list[str]:
-        """Ended top-level instances that ended before, or beyond the newest so many; the oldest end first."""
-        rows = await self._access.query(self._access.names.instances, _terminal())
-        ended = []
-        for row, view in self._views(rows):
-            orchestration = str(row.values.get("Name") or "")
-            if view.completed_at is None or row.values.get("ParentInstanceId"):
-                continue
-            if (name is None or orchestration == name) and orchestration not in excluding:
-                ended.append((view.completed_at, self._formats.instance_of(row)))
-        ended.sort()
-        count = 0 if keep is None else max(0, len(ended) - keep)
-        before = 0 if completed_before is None else sum(at < completed_before for at, _ in ended)
-        return [instance_id for _, instance_id in ended[: min(limit, max(count, before))]]
-
-    def _views(self, rows: Sequence[Row]) -> list[tuple[Row, RowView]]:
-        """Rows with what they say; one that says nothing is passed over."""
-        found = []
-        for row in rows:
-            try:
-                found.append((row, self._formats.row_view(row)))
-            except StoreCorrupt as error:
-                log.warning("left out of a list: %s", error)
-        return found
+    # -- figures ---------------------------------------------------------------------------------------
 
     async def info(self, dead_letters: int) -> HubInfo:
         """Figures of the hub; messages and work items are the queues' own approximate counts."""
-        rows = await self._access.query(
-            self._access.names.instances, None, select=("PartitionKey", "RowKey", "RuntimeStatus")
-        )
         # A terminal row stands over no live execution; what the others say is verified.
-        ended = {STATUS_NAMES[status]: status for status in TERMINAL}
-        told = [ended.get(str(row.values.get("RuntimeStatus"))) for row in rows]
-        open_ones = [self._formats.instance_of(row) for row, status in zip(rows, told, strict=True) if status is None]
-        counts = Counter(status.name for status in told if status is not None)
-        records = await self._reader.readable(open_ones)
-        counts.update(one.projection.status.name for one in records if one is not None)
+        ended = {STATUS_NAMES[status]: status.name for status in TERMINAL}
+        counts: Counter[str] = Counter()
+        columns = ("PartitionKey", "RowKey", "RuntimeStatus")
+        async for rows in self._access.pages(self._access.names.instances, None, select=columns):
+            told = [ended.get(str(row.values.get("RuntimeStatus"))) for row in rows]
+            counts.update(status for status in told if status is not None)
+            live = [self._formats.instance_of(row) for row, status in zip(rows, told, strict=True) if status is None]
+            counts.update(one.projection.status.name for one in await self._reader.readable(live) if one is not None)
         names, queues = self._access.names, self._access.service.queues
         messages = [
             await self._access.read(queue, lambda: queues.approximate_count(queue))  # noqa: B023
@@ -281,58 +200,3 @@ def _info(row: HistoryRow, report: Report | None, served: frozenset[str]) -> Act
         tag = None if row.more.options is None else row.more.options.tag
         info.waits_for_worker = queue_name(event.name, tag) not in served
     return info
-
-
-def _terminal() -> Filter:
-    return AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in sorted(TERMINAL)))
-
-
-def _filter(asked: InstanceQuery) -> Filter | None:
-    """What the rows of a query have for certain; a row that is not terminal may have any verified status."""
-    parts: list[Filter] = []
-    if asked.prefix:
-        parts += _with_prefix(escape_key(asked.prefix))
-    if asked.statuses is not None:
-        live = [status for status in Status if status not in TERMINAL]
-        wanted = sorted({*asked.statuses, *live})
-        parts.append(AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in wanted)))
-    if asked.name is not None:
-        parts.append(Test("Name", "eq", asked.name))
-    return All(tuple(parts)) if parts else None
-
-
-def _with_prefix(prefix: str) -> list[Filter]:
-    """Keys that begin so: from it on, and before what comes after all of them, if anything does.
-
-    Keys are compared by their UTF-16 units, where what comes after the last character of a plane begins another.
-    """
-    found: list[Filter] = [Test("PartitionKey", "ge", prefix)]
-    last = ord(prefix[-1])
-    if last not in (0xD7FF, 0xFFFF, 0x10FFFF):
-        found.append(Test("PartitionKey", "lt", prefix[:-1] + chr(last + 1)))
-    return found
-
-
-def _fits(record: InstanceRecord, asked: InstanceQuery) -> bool:
-    p, tags = record.projection, record.started.tags or {}
-    return (
-        (asked.statuses is None or p.status in asked.statuses)
-        and (asked.name is None or p.name == asked.name)
-        and (asked.prefix is None or p.instance_id.startswith(asked.prefix))
-        and (asked.created_from is None or p.created_at >= asked.created_from)
-        and (asked.created_to is None or p.created_at < asked.created_to)
-        and (asked.completed_to is None or (p.completed_at is not None and p.completed_at < asked.completed_to))
-        and all(tags.get(tag) == value for tag, value in (asked.tags or {}).items())
-    )
-
-
-def _token(place: _Place) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
-
-
-def _read_token(token: str) -> _Place:
-    try:
-        place: _Place = msgspec.json.decode(base64.urlsafe_b64decode(token.encode()), type=_Place)
-        return place
-    except (msgspec.DecodeError, binascii.Error, UnicodeEncodeError, ValueError) as error:
-        raise InvalidInput(f"{token!r} is no token of a page; give the one that the page before came with") from error

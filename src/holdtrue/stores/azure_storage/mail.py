@@ -94,6 +94,11 @@ class Mail:
         if self._pop(number) is not None and self._renewals is not None:
             self._renewals.forget([number])
 
+    def forget_queue(self, queue: str) -> None:
+        """Let all of a queue come back by themselves, whoever was about to do something with them."""
+        for number in [number for number, (of, _) in self._in_hand.items() if of == queue]:
+            self.forget(number)
+
     def forget_all(self) -> None:
         """Let all come back by themselves."""
         if self._renewals is not None:

@@ -69,6 +69,11 @@ class Sending(msgspec.Struct, frozen=True):
     """The first ordinal and the end of the rows that ask for some of it."""
 
 
+def is_waited_for(what: ActivityTask | Start | OutboundMessage) -> bool:
+    """Whether somebody waits to know that it was sent: of answers and timers a history tells, they may come twice."""
+    return not isinstance(what, OutboundMessage) or type(what.event) not in (*_ANSWERS, ev.TimerFired)
+
+
 def derived_id(instance_id: str, execution: str, episode: str, index: str) -> str:
     """The id of an envelope: a GUID that is the same whenever the same thing is sent."""
     text = "\x1f".join((instance_id, execution, episode, index))

@@ -15,6 +15,10 @@ from .service import ServiceError
 
 log = logging.getLogger("holdtrue.azure_storage")
 
+QUIET_SECONDS = 60.0
+"""A queue from which nothing came for so long is quiet."""
+QUIET_SHARE = 1.25
+"""So much longer is the longest pause between two looks at it."""
 SHORTEST_SECONDS = 0.05
 """The first pause after an empty poll (as .NET's); each further one is half as long again."""
 TROUBLED_SECONDS = 1.0
@@ -45,7 +49,7 @@ class Loop:
         self._wake.set()
 
     async def _run(self) -> None:
-        pause = SHORTEST_SECONDS
+        pause, came_at = SHORTEST_SECONDS, self._environment.monotonic()
         while True:
             self._wake.clear()
             try:
@@ -58,13 +62,14 @@ class Loop:
                 found, pause = 0, max(pause, TROUBLED_SECONDS)
             if found:
                 self._came()
-                pause = SHORTEST_SECONDS
+                pause, came_at = SHORTEST_SECONDS, self._environment.monotonic()
                 if found >= MOST_A_GET:
                     continue
             if await self._rests(pause):
                 pause = SHORTEST_SECONDS
             else:
-                pause = min(self._longest, pause * 1.5)
+                quiet = self._environment.monotonic() - came_at > QUIET_SECONDS
+                pause = min(self._longest * (QUIET_SHARE if quiet else 1.0), pause * 1.5)
 
     async def _rests(self, seconds: float) -> bool:
         """Wait; true where it was woken before its time."""

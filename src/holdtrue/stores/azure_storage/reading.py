@@ -53,25 +53,34 @@ class Reader:
 
     async def records(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
         """The verified records.  Raises StoreCorrupt where one of them cannot be read."""
-        return await self._each(instance_ids, self.standing)
+        return await self._each(instance_ids, [None] * len(instance_ids), self.standing)
 
-    async def readable(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
-        """The verified records, for a list of many: one that cannot be read is none, and hides no other."""
-        return await self._each(instance_ids, self._readable)
+    async def readable(
+        self, instance_ids: Sequence[str], rows: Sequence[Row | None] | None = None
+    ) -> list[InstanceRecord | None]:
+        """The verified records, for a list of many: one that cannot be read is none, and hides no other.
 
-    async def _readable(self, instance_id: str) -> Standing | None:
+        `rows` are the instances rows where they were just read.
+        """
+        return await self._each(instance_ids, rows or [None] * len(instance_ids), self._readable)
+
+    async def _readable(self, instance_id: str, row: Row | None) -> Standing | None:
         try:
-            return await self.standing(instance_id)
+            return await self.standing(instance_id, row)
         except StoreCorrupt as error:
             log.warning("left out of a list: %s", error)
             return None
 
     async def _each(
-        self, instance_ids: Sequence[str], read: Callable[[str], Awaitable[Standing | None]]
+        self,
+        instance_ids: Sequence[str],
+        rows: Sequence[Row | None],
+        read: Callable[[str, Row | None], Awaitable[Standing | None]],
     ) -> list[InstanceRecord | None]:
         found: list[InstanceRecord | None] = []
         for begin in range(0, len(instance_ids), AT_ONCE):
-            for one in await asyncio.gather(*map(read, instance_ids[begin : begin + AT_ONCE])):
+            part = slice(begin, begin + AT_ONCE)
+            for one in await asyncio.gather(*map(read, instance_ids[part], rows[part])):
                 record = None if one is None else one.record
                 if one is not None and record is not None and await self._waits_for_worker(record, one.sentinel):
                     record.waits_for_worker = True
@@ -90,12 +99,15 @@ class Reader:
             return False
         return not await self._hosts.have_code(projection.name)
 
-    async def standing(self, instance_id: str) -> Standing:
-        """What stands under an id, verified."""
-        row, sentinel = await asyncio.gather(
-            self._access.instances_row(instance_id), self._access.sentinel(instance_id)
-        )
-        row_after, sentinel_after, doubted = False, False, False
+    async def standing(self, instance_id: str, row: Row | None = None) -> Standing:
+        """What stands under an id, verified; `row` is its instances row where that was just read."""
+        row_after, sentinel_after, doubted = False, row is not None, False
+        if row is None:
+            row, sentinel = await asyncio.gather(
+                self._access.instances_row(instance_id), self._access.sentinel(instance_id)
+            )
+        else:
+            sentinel = await self._access.sentinel(instance_id)
         while True:
             view = None if row is None else self._formats.row_view(row)
             told = judge(

@@ -1,50 +1,58 @@
-"""Looks for what nobody would come back to: a start without its message, a row that its history has left behind.
+"""Reads through the instances rows now and then, for what nobody would come back to, and for what retention takes.
 
-The owner of the first control queue reads the instances rows that are not terminal, a page at a time and no more
-than so many requests a minute, and sends a message to whatever needs its owner: the owner does the rest, as for any
-message.  So a wrong row is found and mended although nothing ever comes for its instance.
+One scan a hub, by the owner of the first control queue, no more than so many requests a minute: of the rows that are
+not terminal, and of the ended ones that a retention rule asks for.  A start without its message gets it; an instance
+whose row is behind its history, or that owes something, gets a message that makes its owner look: so it is mended
+although nothing ever comes for it.  Beside .NET workers each of our hosts looks after its own partitions, and no
+other.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND, ExecutionRewound, Ticks
 from holdtrue.core.messages import OutboundMessage
-from holdtrue.core.projection import TERMINAL, Status
+from holdtrue.core.projection import Status
 from holdtrue.stores.errors import StoreCorrupt, StoreError, StoreMissing
 from holdtrue.stores.protocol import is_rewinding
 
 from .access import Access
-from .columns import STATUS_NAMES
+from .ended import COLUMNS, Ended, Gathering, Rule
 from .formats import Formats
 from .posting import Poster
 from .reading import Reader, Standing
-from .service import Any as AnyOf
-from .service import Row, Test
+from .service import Filter, Instant, Row, RowPage
 from .verdicts import Told
 
 log = logging.getLogger("holdtrue.azure_storage")
 
+
 OWED_AGE: Ticks = 600 * TICKS_PER_SECOND
 """An instance that owes something since this is loaded: whoever owed it is gone."""
+LOOK_REQUESTS = 3
+"""Requests of one look at an instance: row, sentinel, perhaps a message."""
 
 
-LIVE = [status for status in Status if status not in TERMINAL]
-
-
-class Pace(msgspec.Struct, frozen=True):
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How often the rows are read through, how many requests a minute that may cost, and what is left alone because
-    it was written within `fresh_seconds`: it is likely in somebody's hands."""
+    it was written within `fresh_seconds`: it is likely in somebody's hands.
+
+    Retention takes what a scan within the last `ended_seconds` found.
+    """
 
     every_seconds: float = 60.0
     requests_a_minute: float = 120.0
     fresh_seconds: float = 60.0
+    ended_seconds: float = 180.0
 
 
 class Reconciler:
-    """The scan of one hub; `is_mine` says whether this host is to do it."""
+    """The scan of one hub.
+
+    `is_mine` says whether a partition is this host's, `beside_dotnet` whether .NET workers may serve others.
+    """
 
     def __init__(
         self,
@@ -52,24 +60,38 @@ class Reconciler:
         formats: Formats,
         reader: Reader,
         poster: Poster,
-        is_mine: Callable[[], bool],
+        is_mine: Callable[[int], bool],
         pace: Pace,
+        *,
+        beside_dotnet: bool = False,
     ) -> None:
         self._access = access
         self._formats = formats
         self._reader = reader
         self._poster = poster
         self._is_mine = is_mine
+        self._beside_dotnet = beside_dotnet
         self._pace = pace
-        self._token: str | None = None
         self._table = access.names.instances
+        self._token: str | None = None
+        self._gathering: Gathering | None = None
+        """Where the scan was left, and what it has found so far."""
         self._fresh: Ticks = int(pace.fresh_seconds * TICKS_PER_SECOND)
+        self._free_at = 0.0
+        self._ended = Ended(formats.instance_of)
+
+    @property
+    def _is_on(self) -> bool:
+        """Whether this host is to do it."""
+        return self._is_mine(0) or (
+            self._beside_dotnet and any(self._is_mine(number) for number in range(self._access.partitions))
+        )
 
     async def run(self) -> None:
         """From now on, until it is cancelled."""
         while True:
             await self._access.environment.sleep(self._pace.every_seconds)
-            if not self._is_mine():
+            if not self._is_on:
                 continue
             try:
                 await self.scan()
@@ -80,30 +102,77 @@ class Reconciler:
 
     async def scan(self) -> None:
         """Read through the rows once, from where it was left."""
-        live = AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in LIVE))
+        if self._gathering is None:
+            self._gathering = self._ended.begin(self._access.environment.monotonic())
+        gathering = self._gathering
         while True:
-            token = self._token
-            page = await self._access.read(
-                f"table {self._table}",
-                lambda: self._access.service.tables.query(self._table, live, token=token, top=100),  # noqa: B023
-            )
+            page = await self._page(gathering.filter(), self._token)
             for row in page.rows:
-                if not self._is_mine():
+                if not self._is_on:
                     return
-                await self._paced(lambda: self._look(row))  # noqa: B023
+                if not gathering.take(row) and self._is_for_us(row):
+                    await self._look_at(row)
             self._token = page.token
             if page.token is None:
+                self._gathering = None
+                self._ended.finish(gathering)
                 return
 
-    async def _paced(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def expired(self, rule: Rule, before: Ticks | None, keep: int | None, limit: int) -> list[str]:
+        """Ended top-level instances that ended before, or beyond the newest so many; the oldest end first.
+
+        As the last scan found them; where none has looked for them lately, the rows are read for it at once, at the
+        scan's pace.
+        """
+        wanted = before if keep is None else None
+        self._ended.ask(rule, wanted)
+        began = self._access.environment.monotonic()
+        if not self._ended.knows(rule, wanted, began - self._pace.ended_seconds):
+            gathering, token = self._ended.begin(began), None
+            while True:
+                page = await self._page(gathering.filter(), token)
+                for row in page.rows:
+                    gathering.take(row)
+                token = page.token
+                if token is None:
+                    break
+            self._ended.finish(gathering)
+        found = []
+        for place in self._ended.expired(rule, before, keep, limit):
+            # It may have been started anew since, and ended again.
+            now = await self._access.instances_row(place.instance_id, select=COLUMNS)
+            if now is not None and now.values.get("CompletedTime") == Instant(place.completed_at):
+                found.append(place.instance_id)
+            else:
+                self._ended.gone(place)
+        return found
+
+    async def _page(self, where: Filter, token: str | None) -> RowPage:
+        await self._paced(1)
+        tables = self._access.service.tables
+        return await self._access.read(
+            f"table {self._table}", lambda: tables.query(self._table, where, select=COLUMNS, token=token)
+        )
+
+    async def _paced(self, requests: int) -> None:
+        """Wait until so many requests may be made."""
+        environment = self._access.environment
+        now = environment.monotonic()
+        if self._free_at > now:
+            await environment.sleep(self._free_at - now)
+        self._free_at = max(now, self._free_at) + requests * 60.0 / self._pace.requests_a_minute
+
+    def _is_for_us(self, row: Row) -> bool:
+        return not self._beside_dotnet or self._is_mine(self._access.partition_of(self._formats.instance_of(row)))
+
+    async def _look_at(self, row: Row) -> None:
+        await self._paced(LOOK_REQUESTS)
         try:
-            await look()
+            await self._look(self._formats.instance_of(row))
         except StoreCorrupt as error:
             log.error("an instance cannot be looked after: %s", error)
-        await self._access.environment.sleep(3 * 60.0 / self._pace.requests_a_minute)
 
-    async def _look(self, row: Row) -> None:
-        name = self._formats.instance_of(row)
+    async def _look(self, name: str) -> None:
         standing = await self._reader.standing(name)
         now = self._access.environment.now()
         if standing.told is Told.ROW:
@@ -132,7 +201,9 @@ class Reconciler:
             await self._poster.client_message(message, self._poster.derived(name, "rewound", state.episode))
             return
         differs = view is not None and (
-            view.execution_id != sentinel.execution_id or view.status is not record.projection.status
+            view.execution_id != sentinel.execution_id
+            or view.status is not record.projection.status
+            or view.last_updated_at < record.projection.last_updated_at
         )
         unfinished = (not sentinel.complete and state.rows > 0) or state.woken or state.log is not None
         if ((differs or unfinished) and age > self._fresh) or (state.owed and age > OWED_AGE):

@@ -1,8 +1,9 @@
 """Brings an instances row up to date, behind the commits (rule 9).
 
-Never blind: under If-Match with an etag that was got before the commit whose projection is written.  A row that
-somebody else wrote meanwhile is read again, with the sentinel, and the decision is made anew.  Readers of ours do
-not depend on the row; .NET's do.
+At an execution's first commit, and when it is suspended, resumed or ended; what else a commit changes (custom status,
+times) waits a while (`afterwards`).  Never blind: under If-Match with an etag that was got before the commit whose
+projection is written.  A row that somebody else wrote meanwhile is read again, with the sentinel, and the decision is
+made anew.  Readers of ours do not depend on the row; .NET's do.
 """
 
 import logging
@@ -33,7 +34,7 @@ class RowWriter:
         self._formats = formats
 
     async def after_commit(self, held: Held, commit: EpisodeCommit) -> None:
-        """Write the row that a commit asks for: at an execution's first commit, and when its status changes.
+        """Write the row that a commit asks for at once, or note that it lags behind.
 
         What cannot be written is mended later: nothing waits for it.
         """
@@ -41,7 +42,8 @@ class RowWriter:
         assert projection is not None
         first = held.row_is_late or held.row_execution != projection.execution_id or commit.replace
         status = held.row_is_late or commit.status_changed or commit.ended
-        if not (first or status or commit.custom_status_changed):
+        if not (first or status):
+            held.row_lags = held.row_lags or bool(commit.events) or commit.custom_status_changed
             return
         full = projection.copy()
         if first:
@@ -54,6 +56,12 @@ class RowWriter:
             log.warning("instance %r: its row is not up to date, it will be mended: %s", held.instance_id, error)
             held.row_is_late = True
 
+    async def catch_up(self, held: Held) -> None:
+        """Write custom status and times, where the row still lags behind.  Raises StoreError."""
+        projection = held.state.projection
+        if held.row_lags and projection is not None and not held.row_is_late:
+            await self._write(held, await self._formats.row_of(projection, held.start_id, first=False, status=False))
+
     async def _write(self, held: Held, values: dict[str, Value | None]) -> None:
         table = self._access.names.instances
         for _ in range(TRIES):
@@ -65,19 +73,24 @@ class RowWriter:
                 )
             try:
                 held.row_etag = await self._access.write(table, operation)
-                held.row_execution, held.row_is_late = held.execution_id, False
+                self._written(held)
                 return
             except (Conflict, NotThere):
                 row = await self._access.instances_row(held.instance_id)
                 if row is not None and row.values.get("LastUpdatedTime") == values.get("LastUpdatedTime"):
                     # Ours, by a write whose answer was lost.
-                    held.row_etag, held.row_execution, held.row_is_late = row.etag, held.execution_id, False
+                    held.row_etag = row.etag
+                    self._written(held)
                     return
                 sentinel = await self._access.sentinel(held.instance_id)
-                if not self._may_write(held, row, sentinel):
-                    held.row_etag = None if row is None else row.etag
-                    return
                 held.row_etag = None if row is None else row.etag
+                if not self._may_write(held, row, sentinel):
+                    held.row_lags = False
+                    return
+
+    @staticmethod
+    def _written(held: Held) -> None:
+        held.row_execution, held.row_is_late, held.row_lags = held.execution_id, False, False
 
     def _may_write(self, held: Held, row: Row | None, sentinel: Sentinel | None) -> bool:
         """Whether the row is still this commit's to write."""

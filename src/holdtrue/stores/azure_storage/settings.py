@@ -10,6 +10,7 @@ from holdtrue.core.errors import InvalidInput
 
 from .app_lease import AppLeaseTerms
 from .partitions import Terms
+from .reconciling import Pace
 from .renewing import RenewalTerms
 from .setting import Setting
 from .settings_needless import NEEDLESS
@@ -35,7 +36,6 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     control_queue_buffer_threshold: int = 256
     max_queue_polling_interval: float = 30.0
     queue_message_encoding: str = "UTF8"
-    fetch_large_messages: bool = True
     max_concurrent_activities: int | None = None
     max_concurrent_orchestrations: int | None = None
     max_storage_operations: int | None = None
@@ -55,6 +55,8 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     renew_messages_after: float = 3.0
     renewed_visibility: int = 30
     row_delay: float = 1.0
+    scan_interval: float = 60.0
+    scan_requests_a_minute: int = 120
     silence_limit: float = 300.0
     renew_in_process: bool = False
     local_activities: bool = True
@@ -90,6 +92,10 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
             drain=self.drain_limit,
             operation=self.partition_table_operation_timeout,
         )
+
+    def pace(self) -> Pace:
+        """How often the rows are read through, and at which cost."""
+        return Pace(every_seconds=self.scan_interval, requests_a_minute=self.scan_requests_a_minute)
 
     def app_lease_terms(self) -> AppLeaseTerms:
         """For how long the app lease is."""

@@ -11,6 +11,14 @@ _TOLD = "It is about the .NET extension's own telemetry."
 
 NEEDLESS: tuple[Setting, ...] = (
     Setting(
+        path=_PROVIDER + "fetchLargeMessagesAutomatically",
+        dotnet="FetchLargeMessageDataEnabled",
+        kind=Kind.FLAG,
+        default=True,
+        meaning="Whether a status gives a large input or output itself, or the address of its blob.",
+        needless="A status always gives the value itself, wherever it lies.",
+    ),
+    Setting(
         path=_PROVIDER + "controlQueueVisibilityTimeout",
         dotnet="ControlQueueVisibilityTimeout",
         kind=Kind.SPAN,

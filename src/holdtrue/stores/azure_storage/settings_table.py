@@ -107,7 +107,7 @@ USED: tuple[Setting, ...] = (
         default=256,
         least=1,
         most=1000,
-        meaning="How many messages of control queues a host holds before it takes no more.",
+        meaning="How many messages for instances that are not in work wait in a host before it takes no more.",
         former=("controlQueueBufferThreshold",),
     ),
     Setting(
@@ -117,7 +117,8 @@ USED: tuple[Setting, ...] = (
         kind=Kind.SPAN,
         default=30.0,
         above=0.0,
-        meaning="The longest pause between two looks at a queue that stays empty.",
+        meaning="The longest pause between two looks at a queue that stays empty; a quarter longer where nothing came "
+        "for a minute.",
         former=("maxQueuePollingInterval",),
     ),
     Setting(
@@ -129,14 +130,6 @@ USED: tuple[Setting, ...] = (
         choices=("UTF8", "Base64"),
         meaning="How messages are written; both are always read.",
         change=".NET hosts older than this setting read Base64 alone: change it when none is left.",
-    ),
-    Setting(
-        path=_PROVIDER + "fetchLargeMessagesAutomatically",
-        dotnet="FetchLargeMessageDataEnabled",
-        field="fetch_large_messages",
-        kind=Kind.FLAG,
-        default=True,
-        meaning="Whether a status gives a large input or output itself, or the address of its blob.",
     ),
     Setting(
         path="maxConcurrentActivityFunctions",
@@ -235,7 +228,7 @@ USED: tuple[Setting, ...] = (
         kind=Kind.SPAN,
         default=10.0,
         above=0.0,
-        meaning="How often blob leases are renewed; the table's are when it is looked at.",
+        meaning="How often partitions are renewed, where that is less than the acquire interval.",
     ),
     Setting(
         dotnet="PartitionTableOperationTimeout",
@@ -287,6 +280,21 @@ USED: tuple[Setting, ...] = (
         least=0.0,
         meaning="How far the instances row may lag behind in custom status and times; Holdtrue's readers do not "
         "see it.",
+    ),
+    Setting(
+        field="scan_interval",
+        kind=Kind.SPAN,
+        default=60.0,
+        above=0.0,
+        meaning="How long after a scan of the instances rows the next begins: it finds what nobody would come back to, "
+        "and what retention takes. One host does it.",
+    ),
+    Setting(
+        field="scan_requests_a_minute",
+        kind=Kind.NUMBER,
+        default=120,
+        least=1,
+        meaning="How many requests a minute the scan makes at most.",
     ),
     Setting(
         field="silence_limit",

@@ -39,8 +39,16 @@ class Starter:
 
         Raises OutcomeUnknown where the row's write was never answered and cannot be read back.
         """
-        start, unsure = request.start, False
+        start = request.start
         started = start.started
+        unsure = False
+        if await self._access.sentinel(started.instance_id) is None:
+            # Most starts find nothing: the insert tells it.
+            inserted = await self._insert(start)
+            if inserted:
+                await self._poster.start(start)
+                return _created(None, start)
+            unsure = inserted is None
         pause = 0.1
         for _ in range(TRIES):
             standing = await self._reader.standing(started.instance_id)
@@ -74,6 +82,21 @@ class Starter:
             f"instance {started.instance_id!r}: the storage account gives no clear answer; whether the start was "
             "accepted shows in its status. Try again with the same start id"
         )
+
+    async def _insert(self, start: Start) -> bool | None:
+        """Insert the row of the first start of an id; false where there is a row, None where that is not known."""
+        values = await self._formats.start_row(start)
+        partition = self._formats.partition_key(start.started.instance_id)
+        operation = Operation(do=Do.INSERT, partition=partition, key="", values=values)
+        try:
+            await self._access.service.tables.write(self._access.names.instances, operation)
+        except Conflict:
+            return False
+        except ServiceError as error:
+            if isinstance(error, Refused) and error.status not in BUSY:
+                raise self._access.failure(f"instance {start.started.instance_id!r}", error) from error
+            return None
+        return True
 
     async def _accepted(self, standing: Standing, start: Start, unsure: bool) -> CreateOutcome | None:
         """The outcome of a start whose row stands; its message is put again where the instance has not begun."""
@@ -120,8 +143,8 @@ def _generation(standing: Standing) -> int:
     return before + 1
 
 
-def _created(standing: Standing, start: Start) -> CreateOutcome:
-    record = standing.record
+def _created(standing: Standing | None, start: Start) -> CreateOutcome:
+    record = None if standing is None else standing.record
     return CreateOutcome(
         result=CreateResult.CREATED if record is None else CreateResult.REPLACED,
         instance_id=start.started.instance_id,

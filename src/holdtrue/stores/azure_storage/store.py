@@ -44,9 +44,11 @@ from holdtrue.stores.protocol import (
 
 from .access import Access
 from .adopting import Adopter
+from .afterwards import Afterwards
 from .committing import Committer
 from .creating import create_hub
 from .dead_letters import DeadLetters
+from .ended import Rule
 from .formats import Formats
 from .host_rows import HostRows
 from .hosting import Hosting
@@ -54,6 +56,8 @@ from .http.connection import Reopening
 from .listing import Listing
 from .mail import Mail
 from .names import HubNames
+from .paging import Pages
+from .partitions import OUR_PREFIX
 from .postbox import Postbox
 from .posting import Poster
 from .progress import Reports
@@ -79,7 +83,8 @@ log = logging.getLogger("holdtrue.azure_storage")
 class AzureStorageStore:
     """A task hub in an Azure Storage account.
 
-    `service` is the account, `hub` the task hub's name.  As a host (after `join`) it owns partitions, polls their
+    `service` is the account, `hub` the task hub's name; `tracking_prefix` that of the tables of history and instances,
+    where they have an account of their own (`tracking`).  As a host (after `join`) it owns partitions, polls their
     queues, and has renewed what it has in hand: by a process of its own where `account` says how another process opens
     the account (and the settings do not say otherwise), else on its loop.
     """
@@ -91,6 +96,7 @@ class AzureStorageStore:
         *,
         environment: Environment = REAL,
         settings: AzureStorageSettings | None = None,
+        tracking_prefix: str | None = None,
         pace: Pace | None = None,
         account: Reopening | None = None,
     ) -> None:
@@ -98,7 +104,7 @@ class AzureStorageStore:
         self._settings = settings or AzureStorageSettings()
         self._service = service
         self._account = account
-        self._names = HubNames(hub)
+        self._names = HubNames(hub, tracking_prefix)
         self._opened = False
         self._number = 0
         self._lost = False
@@ -108,7 +114,7 @@ class AzureStorageStore:
         self._name = ""
         self._owner = ""
         access = self._access = Access(service, self._names, environment)
-        formats = self._formats = Formats(access)
+        formats = self._formats = Formats(access, base64=self._settings.queue_message_encoding == "Base64")
         keys = self._keys = Keys()
         mail = self._mail = Mail(service.queues, environment, self._settings)
         poster = self._poster = Poster(access, formats, self._posted)
@@ -133,13 +139,29 @@ class AzureStorageStore:
             terminator,
             self._orchestrators.__contains__,
         )
+        self._afterwards = Afterwards(
+            environment,
+            row_delay=self._settings.row_delay,
+            write_row=self._rows.catch_up,
+            clear_debt=committer.clear_debt,
+            is_mine=self._is_mine,
+        )
         postbox = Postbox(formats, mail, letters)
-        self._taking = Taking(access, formats, mail, adopter, postbox, keys)
+        self._taking = Taking(access, formats, mail, adopter, self._afterwards, postbox, keys, self._settings)
         self._work = WorkItems(access, mail, postbox, keys, reports)
         self._starter = Starter(access, formats, poster, reader)
         self._sender = Sender(access, formats, poster, reader, terminator)
         self._schedules = Schedules(access, reader, self._starter, self._sender)
-        self._reconciler = Reconciler(access, formats, reader, poster, lambda: self._is_mine(0), pace or Pace())
+        self._pages = Pages(access, formats, reader)
+        self._reconciler = Reconciler(
+            access,
+            formats,
+            reader,
+            poster,
+            self._is_mine,
+            pace or self._settings.pace(),
+            beside_dotnet=self._settings.beside_dotnet,
+        )
         self._adopter = adopter
         self._committer = committer
         self._purger = Purger(access, formats, reader, listing, reports)
@@ -148,6 +170,11 @@ class AzureStorageStore:
     def location(self) -> None:
         """None: another process opens it by the account's settings."""
         return None
+
+    @property
+    def takes_ahead(self) -> bool:
+        """False: another host may have a slot free."""
+        return False
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -188,7 +215,8 @@ class AzureStorageStore:
             await self._end_lost_part()
         if self._hosting is None:
             self._lost = False
-            self._owner = f"holdtrue-{name}-{self._environment.new_id()}"
+            worker = self._settings.worker_id or f"{name}-{self._environment.new_id()}"
+            self._owner = f"{OUR_PREFIX}{worker}"
             hosting = self._hosting = Hosting(
                 self._access,
                 self._settings,
@@ -201,7 +229,7 @@ class AzureStorageStore:
                 forget=self._taking.forget_partition,
                 lost=self._part_lost,
                 account=self._account,
-                reconcile=self._reconciler.run,
+                beside=(self._reconciler.run, self._afterwards.run),
             )
             try:
                 await hosting.open()
@@ -341,6 +369,8 @@ class AzureStorageStore:
         return self._hosting is not None and not self._lost and self._hosting.is_mine(partition)
 
     def _posted(self, partition: int | None) -> None:
+        if partition is None:
+            self._work.posted()
         if self._hosting is not None:
             self._hosting.wake(partition)
 
@@ -377,7 +407,7 @@ class AzureStorageStore:
 
     async def query(self, query: InstanceQuery) -> Page:
         self._check()
-        return await self._listing.query(query)
+        return await self._pages.query(query)
 
     async def children(self, instance_id: str) -> list[str]:
         self._check()
@@ -441,7 +471,9 @@ class AzureStorageStore:
             self._taking.release(held, back=False)
             raise
         commit = committing.commit
-        if result is not CommitResult.COMMITTED:
+        if result is CommitResult.COMMITTED:
+            self._afterwards.committed(held)
+        else:
             if not held.is_current:
                 self._taking.release(held, back=result is CommitResult.STALE)
             return CommitOutcome(result=result)
@@ -562,7 +594,9 @@ class AzureStorageStore:
         excluding: Sequence[str] = (),
     ) -> list[str]:
         self._check()
-        return await self._listing.expired(name, completed_before, keep, limit, excluding)
+        if self._hosting is not None and not self._is_mine(0):
+            return []  # the owner of the first control queue looks after it
+        return await self._reconciler.expired(Rule(name, frozenset(excluding)), completed_before, keep, limit)
 
     async def upkeep(self) -> None:
         """The reconciler does what is to be done, all the time."""

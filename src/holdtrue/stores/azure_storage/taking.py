@@ -16,6 +16,7 @@ from holdtrue.stores.protocol import Delivery, Lease, LockedInstance
 
 from .access import Access
 from .adopting import BACK_SECONDS, Adopter
+from .afterwards import Afterwards
 from .arrivals import Arrived, is_meant, is_wake, parents_of
 from .envelopes import Envelope
 from .formats import Formats, arrived_as
@@ -23,9 +24,12 @@ from .holding import Held
 from .mail import MOST_A_GET, Mail
 from .postbox import Postbox
 from .service import QueueMessage
+from .settings import AzureStorageSettings
 
 log = logging.getLogger("holdtrue.azure_storage")
 
+FULL_SECONDS = 0.1
+"""How often it is looked whether there is room again for messages."""
 AT_ONCE = 16
 """Instances read at once."""
 DRAIN_LOOK_SECONDS = 0.05
@@ -55,13 +59,18 @@ class Taking:
         formats: Formats,
         mail: Mail,
         adopter: Adopter,
+        afterwards: Afterwards,
         postbox: Postbox,
         keys: Keys,
+        settings: AzureStorageSettings,
     ) -> None:
         self._access = access
+        self._most_a_get = min(MOST_A_GET, settings.control_queue_batch_size)
+        self._most_waiting = settings.control_queue_buffer_threshold
         self._formats = formats
         self._mail = mail
         self._adopter = adopter
+        self._afterwards = afterwards
         self._postbox = postbox
         self._keys = keys
         self._held: dict[int, Held] = {}
@@ -106,6 +115,7 @@ class Taking:
     def forget_partition(self, partition: int) -> list[Held]:
         """Hold nothing of a partition any more: it is another's; what was held."""
         self._draining.discard(partition)
+        self._afterwards.forget(partition)
         gone = [held for held in self._held.values() if held.partition == partition]
         for held in gone:
             del self._held[held.lease.key]
@@ -114,11 +124,13 @@ class Taking:
         for instance_id in [name for name in self._waiting if self._access.partition_of(name) == partition]:
             for one in self._waiting.pop(instance_id):
                 self._mail.forget(one.key)
+        self._mail.forget_queue(self._access.names.control(partition))  # what was about to be looked at, too
         return gone
 
     def forget_all(self) -> None:
         """Hold nothing any more, and let all messages come back by themselves."""
         self._draining.clear()
+        self._afterwards.forget()
         self._held.clear()
         self._waiting.clear()
         self._deliveries.clear()
@@ -152,6 +164,7 @@ class Taking:
                 await self._adopter.settle_debt(held)
             except StoreError as error:
                 log.info("what instance %r owes is paid once more by its next owner: %s", held.instance_id, error)
+        await self._afterwards.finish(partition)
 
     async def give_back_all(self) -> None:
         """Hold nothing any more, and make all messages visible at once."""
@@ -167,7 +180,9 @@ class Taking:
     async def pull(self, partition: int) -> int:
         """Get what one control queue has, up to a batch; how many messages came.  Raises ServiceError."""
         queue = self._access.names.control(partition)
-        count = await self._mail.pull(queue, MOST_A_GET, partial(self._sort, queue))
+        while sum(map(len, self._waiting.values())) >= self._most_waiting:
+            await self._access.environment.sleep(FULL_SECONDS)
+        count = await self._mail.pull(queue, self._most_a_get, partial(self._sort, queue))
         await self._settle_odd()
         return count
 
@@ -316,6 +331,7 @@ class Taking:
             await self._settle_odd()
             return None
         self._tokens += 1
+        row_due = await self._afterwards.hand_over(instance_id)
         try:
             found = await self._adopter.adopt(instance_id, Lease(key, self._tokens), arrived)
         except StoreError as error:
@@ -326,6 +342,7 @@ class Taking:
             return None
         held, locked = found
         self._held[key] = held
+        self._afterwards.adopted(held, row_due)
         self._handing_out.add(key)
         for one in self._waiting.pop(instance_id, ()):
             self._bring(instance_id, one)

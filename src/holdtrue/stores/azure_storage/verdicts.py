@@ -23,6 +23,7 @@ class RowView(msgspec.Struct, frozen=True, kw_only=True):
     is_child: bool = False
     generation: int = 0
     created_at: Ticks = 0
+    last_updated_at: Ticks = 0
     completed_at: Ticks | None = None
 
 

@@ -18,7 +18,7 @@ from holdtrue.stores.protocol import LockedActivity, queue_name
 
 from .access import Access
 from .formats import task_of
-from .mail import Mail
+from .mail import MOST_A_GET, Mail
 from .postbox import Postbox
 from .progress import QUIET_TICKS, Report, Reports
 from .service import QueueMessage, ServiceError
@@ -66,6 +66,9 @@ class WorkItems:
         self._unwanted: dict[tuple[str, str, int], None] = {}
         self._turn = 0
         self._tokens = 0
+        self._may_have = True
+        """Whether the last get may have left some, or some were put since."""
+        self._pulling = asyncio.Lock()
         self.wanted = 0
         """How many more the engine would take now."""
 
@@ -75,8 +78,21 @@ class WorkItems:
 
     async def pull(self, limit: int) -> int:
         """Get up to so many work items; how many came.  Raises ServiceError."""
+        async with self._pulling:
+            return await self._pull(min(limit, self.wanted))
+
+    async def _pull(self, limit: int) -> int:
+        if limit <= 0:
+            return 0
         queue = self._access.names.work_items
-        return await self._mail.pull(queue, limit, partial(self._sort, queue))
+        count = await self._mail.pull(queue, limit, partial(self._sort, queue))
+        self.wanted = max(0, self.wanted - count)
+        self._may_have = count >= min(limit, MOST_A_GET)
+        return count
+
+    def posted(self) -> None:
+        """This process has put a work item."""
+        self._may_have = True
 
     async def _sort(self, queue: str, number: int, message: QueueMessage) -> None:
         found = await self._postbox.read(queue, number, message, lambda content: (content, task_of(content)))
@@ -108,17 +124,18 @@ class WorkItems:
         asked = list(self._served) if queues is None else [queue for queue in queues if queue in self._served]
         if limit <= 0 or not asked:
             return []
-        locked = self._take(limit, asked)
-        while len(locked) < limit:
-            try:
-                found = await self.pull(limit - len(locked))
-            except ServiceError as error:
-                log.warning("the work-item queue could not be read, it is tried again: %s", error)
-                break
-            if not found:
-                break
-            locked += self._take(limit - len(locked), asked)
-        self.wanted = max(0, limit - len(locked))
+        looked, self.wanted = self.wanted > 0, 0  # nobody else gets any meanwhile
+        async with self._pulling:
+            locked = self._take(limit, asked)
+            while len(locked) < limit and (self._may_have or not looked):
+                looked = True
+                try:
+                    await self._pull(limit - len(locked))
+                except ServiceError as error:
+                    log.warning("the work-item queue could not be read, it is tried again: %s", error)
+                    break
+                locked += self._take(limit - len(locked), asked)
+            self.wanted = limit - len(locked)
         return locked
 
     def _take(self, limit: int, queues: Sequence[str]) -> list[LockedActivity]:

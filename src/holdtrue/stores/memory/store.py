@@ -74,6 +74,10 @@ class MemoryStore:
     def location(self) -> None:
         return None
 
+    @property
+    def takes_ahead(self) -> bool:
+        return True
+
     # -- life ------------------------------------------------------------------------------------------
 
     async def open(self) -> None:

@@ -98,6 +98,10 @@ class OpenedHub(Surroundings):
     def location(self) -> str:
         return f"sqlite:///{quote(self.path)}"
 
+    @property
+    def takes_ahead(self) -> bool:
+        return True
+
     # -- what the writer asks --------------------------------------------------------------------------
 
     def connect(self) -> apsw.Connection:

@@ -41,6 +41,10 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
+AT_ONCE = 256
+"""Requests under way at once, where nothing else was said."""
+
+
 class _NotSent(Exception):
     """There was no connection: nothing has gone out."""
 
@@ -52,13 +56,20 @@ class Requests:
     """
 
     def __init__(
-        self, connection: Connection, environment: Environment, *, timeout: float = 30.0, connect: float = 10.0
+        self,
+        connection: Connection,
+        environment: Environment,
+        *,
+        timeout: float = 30.0,
+        connect: float = 10.0,
+        at_once: int | None = None,
     ) -> None:
         self.connection = connection
         self._environment = environment
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)
         self._endpoints = {"table": connection.table, "queue": connection.queue, "blob": connection.blob}
         self._signer = signer_of(connection.key, environment)
+        self._at_once = at_once or AT_ONCE
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -67,7 +78,7 @@ class Requests:
             return
         plain = self.connection.table.origin.startswith("http:")
         connector = aiohttp.TCPConnector(
-            limit=256,
+            limit=self._at_once,
             # Shorter than the emulator's 5 s and the service's: else a request meets a connection as it closes.
             keepalive_timeout=4.0 if plain else 20.0,
         )

@@ -13,12 +13,20 @@ from .tables import HttpTables
 class HttpService:
     """A storage account, as the port `Service` says.
 
-    `timeout` is how many seconds a request may take before its outcome counts as unknown.  Between `open` and
+    `timeout` is how many seconds a request may take before its outcome counts as unknown; at most `at_once` are under
+    way.  Between `open` and
     `close` it belongs to one event loop.
     """
 
-    def __init__(self, connection: Connection, environment: Environment = REAL, *, timeout: float = 30.0) -> None:
-        self._requests = Requests(connection, environment, timeout=timeout)
+    def __init__(
+        self,
+        connection: Connection,
+        environment: Environment = REAL,
+        *,
+        timeout: float = 30.0,
+        at_once: int | None = None,
+    ) -> None:
+        self._requests = Requests(connection, environment, timeout=timeout, at_once=at_once)
         self.tables: Tables = HttpTables(self._requests, environment)
         self.queues: Queues = HttpQueues(self._requests)
         self.blobs: Blobs = HttpBlobs(self._requests)
