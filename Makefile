@@ -33,8 +33,9 @@ lint: $(READY) ## Ruff over everything
 types: $(READY) ## Strict mypy over the package
 	@$(BIN)/python -m mypy
 
-bench: $(READY) ## The benchmarks, peers beside us in the same run
+bench: $(READY) $(AZURITE) ## The benchmarks, peers beside us in the same run; then those on Azure Storage, .NET beside us
 	@$(BIN)/python -m bench $(ARGS)
+	@$(if $(ARGS),true,$(BIN)/python -m bench azure)
 
 soak: $(READY) $(AZURITE) ## New seeds of the simulation for SECONDS, the disk, storms of 200 kills, a lock kept for 90 s
 	@$(BIN)/python tests/simulation/soak.py $(SECONDS)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from holdtrue.cli.app import Session
+from holdtrue.cli.exits import UsageProblem
+from holdtrue.cli.worker import _of_account
 from holdtrue.core.errors import InvalidInput
 from holdtrue.environment import REAL
 from holdtrue.stores.azure_storage.opening import HOST_JSON, hub_and_settings, open_hub
@@ -70,3 +73,18 @@ def test_a_host_json_with_errors_is_not_run(tmp_path: Path, text: str, told: str
         hub_and_settings("azure-storage:Hub", {HOST_JSON: str(file)})
     with pytest.raises(InvalidInput, match="cannot be read"):
         hub_and_settings("azure-storage:Hub", {HOST_JSON: str(tmp_path / "none.json")})
+
+
+def test_what_the_command_that_runs_a_worker_takes_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "host.json"
+    file.write_text(
+        '{"extensions": {"durableTask": {"maxConcurrentActivityFunctions": 7,"maxConcurrentOrchestratorFunctions": 3}}}'
+    )
+    monkeypatch.setenv(HOST_JSON, str(file))
+    limits = {"activity_slots": 7, "activity_threads": 7, "active_instances": 3}
+    assert _of_account("azure-storage:Hub") == limits
+    assert _of_account("hub.db") == {}
+    Session("azure-storage:Hub", None, False).require_hub()  # type: ignore[arg-type]
+    file.write_text("[]")
+    with pytest.raises(UsageProblem, match="must be an object"):
+        _of_account("azure-storage:Hub")
