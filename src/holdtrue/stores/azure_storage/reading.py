@@ -176,7 +176,13 @@ class Reader:
             known, text = await self._formats.input_of_row(row)
             if known:
                 return record_of(state, text)
-        started = await self._started(instance_id, sentinel)
+        try:
+            started = await self._started(instance_id, sentinel)
+        except StoreCorrupt:
+            again = await self._access.sentinel(instance_id)
+            if again is not None and again.etag == sentinel.etag:
+                raise
+            return None  # purged meanwhile, its blobs first
         return None if started is None else record_of(state, started.input)
 
     async def _started(self, instance_id: str, sentinel: Sentinel) -> ExecutionStarted | None:
