@@ -7,6 +7,7 @@ says up to when they were made.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -70,11 +71,11 @@ class Purger:
                 counts.refused.append(instance_id)
                 return False
             blobs = await self._blobs_of(instance_id)
-            if row is None:
-                # The row went in a purge before this one; what a newer start has put since is not to be taken.
-                last_write = 0 if sentinel is None else sentinel.timestamp
+            if row is None or sentinel is None:
+                # No row and sentinel both that hold a newer execution up: what it has put since is not to be taken.
+                last_write = max(0 if one is None else one.timestamp for one in (row, sentinel))
                 blobs = [one for one in blobs if one.created < last_write - last_write % TICKS_PER_SECOND]
-            else:
+            if row is not None:
                 try:
                     await self._access.write(
                         self._access.names.instances,
@@ -86,8 +87,9 @@ class Purger:
                     continue
             if blobs and sentinel is not None:
                 sentinel = await self._marked(instance_id, sentinel, max(one.created for one in blobs) + 1)
-            if sentinel is not None or row is not None:
-                await self._delete(blobs)
+                if sentinel is None:
+                    blobs = []  # another execution stands there, or it was purged by somebody else
+            await self._delete(blobs)
             if sentinel is not None:
                 await self.finish(instance_id, sentinel)
             await self._reports.forget_all(instance_id)
@@ -98,20 +100,23 @@ class Purger:
     async def _marked(self, instance_id: str, sentinel: Sentinel, blobs_before: Ticks) -> Sentinel | None:
         """The sentinel, which says that it is being purged, and the blobs of before with it; None where it is gone or
         a new execution's."""
-        state = msgspec.structs.replace(sentinel.state, purging=True, blobs_before=blobs_before)
-        operation = Operation(
-            do=Do.MERGE,
-            partition=self._formats.partition_key(instance_id),
-            key=SENTINEL,
-            values=state_values(state),
-            etag=sentinel.etag,
-        )
-        try:
-            await self._access.write(self._access.names.history, operation)
-        except (Conflict, NotThere):
-            pass
-        found = await self._access.sentinel(instance_id)
-        return found if found is not None and found.state.purging else None
+        found: Sentinel | None = sentinel
+        for _ in range(TRIES):
+            if found is None or not _is_same(found, sentinel):
+                return None
+            if found.state.purging and found.state.blobs_before:
+                return found
+            operation = Operation(
+                do=Do.MERGE,
+                partition=self._formats.partition_key(instance_id),
+                key=SENTINEL,
+                values=state_values(msgspec.structs.replace(found.state, purging=True, blobs_before=blobs_before)),
+                etag=found.etag,
+            )
+            with suppress(Conflict, NotThere):
+                await self._access.write(self._access.names.history, operation)
+            found = await self._access.sentinel(instance_id)
+        raise StoreUnavailable(f"instance {instance_id!r} changes while it is purged: try again")
 
     async def finish(self, instance_id: str, sentinel: Sentinel) -> None:
         """Delete a history partition, each transaction under the sentinel's If-Match; stop where another begins."""
@@ -182,3 +187,10 @@ def _is_still_purged(sentinel: Sentinel, found: Sentinel) -> bool:
     projection = found.state.projection
     ended = found.is_ours and projection is not None and projection.status in TERMINAL
     return found.execution_id == sentinel.execution_id and ended
+
+
+def _is_same(found: Sentinel, purged: Sentinel) -> bool:
+    """Whether it is still the ended execution that is purged: its debt may have been cleared meanwhile."""
+    projection = found.state.projection
+    ended = projection is None or projection.status in TERMINAL
+    return found.execution_id == purged.execution_id and (found.state.purging or ended)
