@@ -13,7 +13,7 @@ from bench.azure_program import app
 from bench.program import run
 from bench.worker import cpu_seconds
 from holdtrue.engine.settings import HostSettings
-from holdtrue.stores.azure_storage.http.connection import from_connection_string
+from holdtrue.stores.azure_storage.http.connection import from_connection_string, reopening
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
@@ -33,7 +33,8 @@ def settings_of(kind: str) -> AzureStorageSettings:
 
 def store_of(connection: str, hub: str, kind: str) -> AzureStorageStore:
     """The hub in an account."""
-    return AzureStorageStore(HttpService(from_connection_string(connection)), hub, settings=settings_of(kind))
+    account = from_connection_string(connection)
+    return AzureStorageStore(HttpService(account), hub, settings=settings_of(kind), account=reopening(account))
 
 
 async def main(hub: str, kind: str) -> None:
