@@ -21,7 +21,8 @@ MOST = 1_000
 """So many of the oldest ends are kept for a rule."""
 
 _ENDED = frozenset(STATUS_NAMES[status] for status in TERMINAL)
-_LIVE = AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in Status if status not in TERMINAL))
+LIVE = AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in Status if status not in TERMINAL))
+"""The rows of instances that have not ended."""
 
 
 class Place(msgspec.Struct, frozen=True, order=True):
@@ -75,11 +76,11 @@ class Gathering:
     def filter(self) -> Filter:
         """The rows that it needs: those not ended, and those that a rule could take."""
         if not self.asked:
-            return _LIVE
+            return LIVE
         if any(before is None for before in self.asked.values()):
-            return AnyOf((_LIVE, *(Test("RuntimeStatus", "eq", status) for status in sorted(_ENDED))))
+            return AnyOf((LIVE, *(Test("RuntimeStatus", "eq", status) for status in sorted(_ENDED))))
         last = max(before for before in self.asked.values() if before is not None)
-        return AnyOf((_LIVE, Test("CompletedTime", "lt", Instant(last))))
+        return AnyOf((LIVE, Test("CompletedTime", "lt", Instant(last))))
 
 
 class Ended:

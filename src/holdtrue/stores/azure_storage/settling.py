@@ -25,10 +25,10 @@ from holdtrue.stores.protocol import CommitResult, Committing, Lease, LockedInst
 from .access import Access
 from .adopting import Adopter, Read, answered_ids
 from .arrivals import Arrived, doubles, is_wake
-from .columns import STATUS_NAMES
 from .committing import Committer
 from .dead_letters import DeadLetters
 from .dotnet_json import FormatError
+from .ended import LIVE
 from .formats import LONGEST_DELAY, Formats, arrived_as
 from .holding import Held
 from .hosting import Hosting
@@ -38,10 +38,8 @@ from .mail import MOST_A_GET, Mail
 from .partitions import HubServed
 from .posting import Poster
 from .purging import Purger
-from .reconciling import LIVE
 from .sentinel import State
-from .service import Any as AnyOf
-from .service import QueueMessage, ServiceError, Test, Unsure
+from .service import QueueMessage, ServiceError, Unsure
 from .settings import AzureStorageSettings
 from .stripping import Stripper
 from .taking import Keys
@@ -199,7 +197,7 @@ class Settler:
 
     async def _candidates(self) -> list[str]:
         """The instances whose rows are not terminal, and those that wait for code, of which some have no row."""
-        live = AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in LIVE))
+        live = LIVE
         rows = await self._access.query(
             self._access.names.instances, live, select=("PartitionKey", "RowKey", "RuntimeStatus")
         )

@@ -312,7 +312,7 @@ class AzureStorageStore:
             drain=idle,
             forget=lambda partition: None,
             lost=self._part_lost,
-            reconcile=idle,
+            beside=(),
         )
         try:
             return await Settler(
