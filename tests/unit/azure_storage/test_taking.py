@@ -6,8 +6,11 @@ from typing import Any
 
 from holdtrue.core.events import EventRaised, ExecutionStarted
 from holdtrue.core.projection import initial
+from holdtrue.environment import REAL
+from holdtrue.stores.azure_storage.afterwards import Afterwards
 from holdtrue.stores.azure_storage.arrivals import Arrived
 from holdtrue.stores.azure_storage.holding import Held
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.taking import Keys, Taking
 from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance
 
@@ -40,7 +43,8 @@ def test_a_message_that_comes_before_the_lock_is_told_goes_with_it() -> None:
         access: Any = SimpleNamespace(partition_of=lambda name: 0)
         mail: Any = SimpleNamespace()
         nothing: Any = None
-        taking = Taking(access, nothing, mail, adopter, nothing, Keys())
+        afterwards = Afterwards(REAL, row_delay=1.0, write_row=nothing, clear_debt=nothing, is_mine=nothing)
+        taking = Taking(access, nothing, mail, adopter, afterwards, nothing, Keys(), AzureStorageSettings())
         taking._bring("quick", event(1))
         taking._bring("slow", event(2))
         locking = asyncio.ensure_future(taking.lock(10))
