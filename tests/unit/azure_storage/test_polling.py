@@ -1,13 +1,18 @@
 """The loops that poll a host's queues, in virtual time."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from holdtrue.stores.azure_storage.polling import Loop
-from holdtrue.stores.azure_storage.service import Unsure
+from holdtrue.stores.azure_storage.names import HubNames
+from holdtrue.stores.azure_storage.polling import Loop, Polling
+from holdtrue.stores.azure_storage.service import QueueMessage, Unsure
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
+from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.stores.errors import StoreUnavailable
 from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import run
 
 
@@ -31,5 +36,67 @@ def test_a_poll_that_fails_is_not_the_last(trouble: Exception) -> None:
         await asyncio.sleep(60)
         assert came == [1.0] and polls > 10
         polling.task.cancel()
+
+    run(scenario())
+
+
+HIDDEN = AzureStorageSettings().take_visibility
+
+
+@pytest.mark.parametrize("by", ["a poll", "a host that has a slot free"])
+@pytest.mark.parametrize("idle", [0.0, 300.0])
+def test_what_a_lost_answer_has_hidden_is_got_as_soon_as_it_comes_back(idle: float, by: str) -> None:
+    """Also by a host that has polled in vain for so long that it does so every 30 s alone."""
+
+    async def scenario() -> None:
+        names = HubNames("Hub")
+        queue = names.control(0) if by == "a poll" else names.work_items
+        environment = SimulatedEnvironment(1)
+        model: Any = StorageModel(environment)
+        take, loop = model.queues.take, asyncio.get_running_loop()
+        given: list[float] = []
+
+        async def lossy(name: str, limit: int, visibility: int) -> list[QueueMessage]:
+            found: list[QueueMessage] = await take(name, limit, visibility)
+            if name == queue and found:
+                given.append(loop.time())
+                if len(given) == 1:
+                    raise Unsure("the answer is lost")
+            return found
+
+        model.queues.take = lossy
+        store = AzureStorageStore(model, "Hub", environment=environment)
+        await store.open()
+        await store.join("host", ["code"], ["act"])
+        await store.lock_activities(10)
+        await asyncio.sleep(idle)
+        await model.queues.put(queue, "garbage")  # a dead letter, when it is got
+        if by != "a poll":
+            await store.lock_activities(10)
+        await asyncio.sleep(60)
+        assert [at - given[0] for at in given] == [0.0, pytest.approx(HIDDEN, abs=0.2)]
+        await store.close()
+
+    run(scenario())
+
+
+def test_an_account_that_is_away_is_asked_every_few_seconds_alone() -> None:
+    async def scenario() -> None:
+        polls: list[float] = []
+        environment = SimulatedEnvironment(1)
+
+        async def pull(partition: int = 0) -> int:
+            polls.append(environment.monotonic())
+            polling.wake_in(partition, HIDDEN)
+            raise Unsure("no answer")
+
+        async def pull_nothing() -> int:
+            return 0
+
+        polling = Polling(environment, pull=pull, pull_work=pull_nothing, came=lambda: None, longest=30.0)
+        polling.gained(0)
+        await asyncio.sleep(600)
+        assert 600 / HIDDEN <= len(polls) < 600 / HIDDEN + 10
+        await polling.close()
 
     run(scenario())

@@ -70,6 +70,7 @@ class Hosting:
             came=came,
             longest=settings.max_queue_polling_interval,
         )
+        mail.returns_to(self._returns)
         self._ownership = Ownership(
             access.service.tables,
             access.names.partitions,
@@ -163,6 +164,9 @@ class Hosting:
     def all_mine(self) -> bool:
         """Whether every partition is this host's at this moment."""
         return all(self.is_mine(partition) for partition in range(self._access.partitions))
+
+    def _returns(self, queue: str, seconds: float) -> None:
+        self._polling.wake_in(self._access.names.partition_number(queue), seconds)
 
     def wake(self, partition: int | None) -> None:
         """A message was put: into a control queue, or (None) a work item."""

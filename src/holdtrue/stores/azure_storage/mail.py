@@ -34,6 +34,7 @@ class Mail:
         self._environment = environment
         self._settings = settings
         self._renewals: Renewals | None = None
+        self._returns: Callable[[str, float], None] = lambda queue, seconds: None
         self._numbers = itertools.count(1)
         self._in_hand: dict[int, tuple[str, str]] = {}
         self._by_message: dict[tuple[str, str], int] = {}
@@ -44,6 +45,10 @@ class Mail:
     def renewed_by(self, renewals: Renewals | None) -> None:
         """From now on these renew what is in hand."""
         self._renewals = renewals
+
+    def returns_to(self, returns: Callable[[str, float], None]) -> None:
+        """`returns` is told of a queue whose messages come back, as nobody has them, and in how many seconds."""
+        self._returns = returns
 
     def next_number(self) -> int:
         """A number for something that is given along with messages and stands in no queue."""
@@ -60,7 +65,11 @@ class Mail:
             return 0
         await renewals.ready()
         taken_at = self._environment.monotonic()
-        got = await self._queues.take(queue, min(limit, MOST_A_GET), self._settings.take_visibility)
+        try:
+            got = await self._queues.take(queue, min(limit, MOST_A_GET), self._settings.take_visibility)
+        except ServiceError:
+            self._comes_back(queue, taken_at)  # the answer may be lost that told what it has hidden
+            raise
         if not got:
             return 0
         numbers = [self._by_message.get((queue, message.id)) or next(self._numbers) for message in got]
@@ -88,6 +97,11 @@ class Mail:
             for number in new:  # nobody has them
                 self._pop(number)
             renewals.forget(list(new))
+            if new:
+                self._comes_back(queue, taken_at)
+
+    def _comes_back(self, queue: str, taken_at: float) -> None:
+        self._returns(queue, taken_at + self._settings.take_visibility - self._environment.monotonic())
 
     def forget(self, number: int) -> None:
         """Let a message come back by itself when its time is over."""

@@ -1,6 +1,7 @@
 """The loops of a host: one for each control queue that it owns, and one for work items.
 
-Polls back off while nothing comes, and start over when something does, or when this process itself put a message.
+Polls back off while nothing comes, and start over when something does, when this process itself put a message, and
+when messages come back that a get may have hidden whose answer is lost.
 """
 
 import asyncio
@@ -49,17 +50,20 @@ class Loop:
         self._wake.set()
 
     async def _run(self) -> None:
-        pause, came_at = SHORTEST_SECONDS, self._environment.monotonic()
+        pause, troubled, came_at = SHORTEST_SECONDS, 0.0, self._environment.monotonic()
         while True:
             self._wake.clear()
             try:
                 found = await self._pull()
-            except (ServiceError, StoreError) as error:
-                log.warning("%s could not be polled, it is tried again: %s", self._what, error)
-                found, pause = 0, max(pause, TROUBLED_SECONDS)
-            except Exception:  # a defect: the queue must be polled all the same
-                log.exception("%s could not be polled, it is tried again", self._what)
-                found, pause = 0, max(pause, TROUBLED_SECONDS)
+                troubled = 0.0
+            except Exception as error:
+                if isinstance(error, (ServiceError, StoreError)):
+                    log.warning("%s could not be polled, it is tried again: %s", self._what, error)
+                else:  # a defect: the queue must be polled all the same
+                    log.exception("%s could not be polled, it is tried again", self._what)
+                found, troubled = 0, min(self._longest, 1.5 * troubled)
+                troubled = max(TROUBLED_SECONDS, troubled)
+                pause = max(pause, troubled)
             if found:
                 self._came()
                 pause, came_at = SHORTEST_SECONDS, self._environment.monotonic()
@@ -100,6 +104,7 @@ class Polling:
         self._longest = longest
         self._control: dict[int, Loop] = {}
         self._work = Loop(environment, pull_work, came, longest, "the work-item queue")
+        self._returning: set[int | None] = set()
 
     def gained(self, partition: int) -> None:
         """A control queue is ours."""
@@ -123,6 +128,17 @@ class Polling:
         loop = self._work if partition is None else self._control.get(partition)
         if loop is not None:
             loop.wake()
+
+    def wake_in(self, partition: int | None, seconds: float) -> None:
+        """Messages come back then; one such moment for a queue at a time, or an account that is away had no rest."""
+
+        def wake() -> None:
+            self._returning.discard(partition)
+            self.wake(partition)
+
+        if partition not in self._returning:
+            self._returning.add(partition)
+            self._environment.call_later(max(seconds, SHORTEST_SECONDS), wake)
 
     def wake_all(self) -> None:
         """Look everywhere."""
