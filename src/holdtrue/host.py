@@ -18,6 +18,7 @@ from holdtrue.client.changes import Changes
 from holdtrue.client.client import Client
 from holdtrue.client.schedules import Schedules
 from holdtrue.client.sync import SyncClient
+from holdtrue.core.messages import WorkRef
 from holdtrue.engine.activities import ActivityPool, PoolSettings
 from holdtrue.engine.cpu_processes import refuse_host
 from holdtrue.engine.dispatcher import SAFETY_LOOK_SECONDS, Dispatcher
@@ -129,7 +130,7 @@ class Host:
         for task in self._background:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
-        unfinished = [] if self.pool is None else await self.pool.drain(self.settings.drain_seconds)
+        unfinished = [] if self.pool is None else await self._drain(self.pool)
         await self.dispatcher.stop(unfinished)
         try:
             await self.store.leave()
@@ -137,6 +138,13 @@ class Host:
             log.warning("could not leave the hub cleanly (this host's lease will end): %s", error)
         await self.store.close()
         self.changes.close()
+
+    async def _drain(self, pool: ActivityPool) -> list[WorkRef]:
+        """What waits for a slot goes back at once, what runs gets its time; what did not end."""
+        giving = asyncio.ensure_future(self.dispatcher.give_back(pool.begin_drain()))
+        unfinished = await pool.drain(self.settings.drain_seconds)
+        await giving
+        return unfinished
 
     async def _join(self) -> None:
         app, settings = self.app, self.settings
@@ -154,6 +162,7 @@ class Host:
                     self.dispatcher.counters.takeovers += len(dead)
                     log.warning("took over the work of %s, which died", ", ".join(dead))
                     self.dispatcher.notice(Notice(work=True))
+                await self.dispatcher.share()
                 if self.environment.monotonic() - last_look >= SAFETY_LOOK_SECONDS:
                     last_look = self.environment.monotonic()
                     await self.dispatcher.tick()

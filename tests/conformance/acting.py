@@ -367,6 +367,16 @@ async def work_of(hub: Hub, store: TaskHubStore, given: Sequence[LockedActivity]
     return list(given) if hub.traits.takes_along else await store.lock_activities(count)
 
 
+async def offered(hub: Hub, store: TaskHubStore, limit: int) -> list[LockedActivity]:
+    """The work items that a host is offered; what another ran without a message comes along with its instance."""
+
+    async def look() -> list[LockedActivity]:
+        await store.put_back([one.lease for one in await store.lock(100)])
+        return await store.lock_activities(limit)
+
+    return await hub.some(look)
+
+
 def effective(messages: Sequence[InboundMessage]) -> list[InboundMessage]:
     """Messages, but for those without effect by which a store has an instance looked at."""
     return [one for one in messages if type(one.event) is not ev.GenericEvent]

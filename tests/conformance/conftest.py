@@ -18,6 +18,7 @@ from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import REAL, StorageModel
 from tests.azurite.in_virtual_time import VirtualAzurite, VirtualService
 from tests.conformance.hubs import COMMON, Hub, Opener, Traits
+from tests.conformance.keeping import KeepsItsActivities
 
 
 def _sqlite(place: Path, environment: Environment, lease: float) -> TaskHubStore:
@@ -39,13 +40,13 @@ def _memory(place: Path, environment: Environment, lease: float) -> TaskHubStore
 _accounts: dict[Path, StorageModel] = {}
 
 
-def _azure(place: Path, environment: Environment, lease: float) -> TaskHubStore:
+def _azure(place: Path, environment: Environment, lease: float, *, local: bool = False) -> TaskHubStore:
     """On an account in memory.  Its queues keep their order here, as the service's do almost always."""
     if place not in _accounts:
         # Its clock is the service's own, whatever the hosts' say.
         manner = msgspec.structs.replace(REAL, shuffles=False)
         _accounts[place] = StorageModel(SimulatedEnvironment(11), manner=manner)
-    return _on_account(_accounts[place], environment, lease, polls=0.1, looks=0.2)
+    return _on_account(_accounts[place], environment, lease, polls=0.1, looks=0.2, local=local)
 
 
 _emulator: list[VirtualAzurite] = []
@@ -63,7 +64,7 @@ def _azurite(place: Path, environment: Environment, lease: float) -> TaskHubStor
 
 
 def _on_account(
-    service: Service, environment: Environment, lease: float, *, polls: float, looks: float
+    service: Service, environment: Environment, lease: float, *, polls: float, looks: float, local: bool = False
 ) -> TaskHubStore:
     settings = AzureStorageSettings(
         partition_count=1,
@@ -73,12 +74,18 @@ def _on_account(
         lease_acquire_interval=looks,
         lease_renew_interval=looks,
         drain_limit=5.0,
+        local_activities=local,
     )
     # Retention is asked for what has just ended; what tests let lie is not to be looked after.
     pace = Pace(requests_a_minute=1e6, fresh_seconds=600.0, ended_seconds=0.0)
     store = AzureStorageStore(service, "Conformance", environment=environment, settings=settings, pace=pace)
     store._taking._most_waiting = 1 << 30  # tests look at all that was sent, and take none of it before
     return store
+
+
+def _azure_without_messages(place: Path, environment: Environment, lease: float) -> TaskHubStore:
+    """The same, whose hosts run what they schedule themselves, without a message."""
+    return KeepsItsActivities(_azure(place, environment, lease, local=True))  # type: ignore[return-value]
 
 
 AZURE = Traits(
@@ -101,7 +108,13 @@ STORES: dict[str, tuple[Opener, Traits]] = {
     "memory": (_memory, COMMON),
     "azure": (_azure, AZURE),
     "azurite": (_azurite, AZURITE),
+    "azure without messages": (
+        _azure_without_messages,
+        msgspec.structs.replace(AZURE, keeps_activities=True, recalls=True),  # what a host schedules it runs itself
+    ),
 }
+ABOUT_ACTIVITIES = ("activities", "continue_as_new", "fencing", "giving_back", "park", "rewind", "terminate")
+"""The parts of the suite that a store with `keeps_activities` is held to beside the plain one."""
 
 
 ONE_IN = 12
@@ -121,6 +134,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     def is_for(traits: Traits) -> bool:
         has = {trait for trait in (*marks["where"], *marks["where_not"]) if getattr(traits, trait)}
+        about = metafunc.module.__name__.rpartition(".test_")[2]
+        if traits.keeps_activities and about not in ABOUT_ACTIVITIES:
+            return False
         return marks["where"] <= has and not marks["where_not"] & has
 
     names = [name for name, (_, traits) in STORES.items() if is_for(traits)]

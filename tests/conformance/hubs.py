@@ -109,6 +109,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """It can be copied as it stands at one moment."""
     most: int = 50_000
     """No more of anything in one test: where each is a request of its own, they take their time."""
+    keeps_activities: bool = False
+    """A host runs what it schedules itself, without a message, so that no other is offered it."""
 
 
 Opener = Callable[[Path, Environment, float], TaskHubStore]

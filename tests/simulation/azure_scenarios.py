@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from azure_local import Deadly
 from broken import Broken
 from cluster import Cluster, Insisting, Work
 from dotnet_client import DotNetClient
@@ -253,7 +254,7 @@ def fixed_on_azure() -> dict[str, Any]:
 
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
     `early` gets them before it begins, `renewed` and `rivals` have one id
-    live on and on, `big` has texts that no column holds.
+    live on and on, `big` has texts that no column holds, `deadly` kills its hosts.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
@@ -272,4 +273,5 @@ def fixed_on_azure() -> dict[str, Any]:
         "renewed": Renewed(),
         "rivals": Rivals(),
         "big": Programs({"b/1": big}, longest=86_400.0),
+        "deadly": Deadly(),
     }

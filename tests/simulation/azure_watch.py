@@ -7,6 +7,7 @@ keeps is trusted.  It is kept apart from the store: reads the model's tables, an
 from collections.abc import Sequence
 from typing import Any
 
+from azure_local import check_local
 from broken import Broken
 from ledger import FACE, face
 from timekeeping import Timekeeping
@@ -134,6 +135,7 @@ class Watch:
             self._one_writer(name, entry, sentinel)
             self._nothing_is_rewritten(name, entry, sentinel, history)
             self._timers_are_in_time(name, entry, sentinel, history)
+            check_local(name, self._model, self._names, sentinel, projection, history)
             entry.episode, entry.execution, entry.history = sentinel.state.episode, sentinel.execution_id, history
         else:
             entry.episode, entry.execution, entry.history = "", "", []

@@ -4,8 +4,10 @@ A program is a list of steps (JSON).  What it returns follows from the program a
 lost answer and any order of messages must give the same.
 """
 
+import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +23,8 @@ class World:
         self.runs: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
         self.mended: set[str] = set()
+        self.kill: Callable[[], None] = lambda: None
+        """Ends the process of whoever calls it."""
 
     def ran(self, key: str) -> None:
         """An activity ran (once more)."""
@@ -46,8 +50,6 @@ def app_for(world: World, code: int = 1) -> holdtrue.App:
 
     @app.activity
     async def slow(ctx: holdtrue.ActivityContext, seconds: float) -> str:
-        import asyncio
-
         await asyncio.sleep(seconds)
         world.ran(ctx.idempotency_key)
         return "slow"
@@ -58,6 +60,15 @@ def app_for(world: World, code: int = 1) -> holdtrue.App:
         world.tries[tag] += 1
         if world.tries[tag] <= failures:
             raise RuntimeError(f"{tag} fails on purpose")
+        return str(tag)
+
+    @app.activity
+    async def deadly(ctx: holdtrue.ActivityContext, given: list[Any]) -> str:
+        tag, deaths = given
+        world.tries[tag] += 1
+        if world.tries[tag] <= deaths:
+            world.kill()
+            await asyncio.sleep(0)
         return str(tag)
 
     @app.activity
@@ -84,6 +95,8 @@ def app_for(world: World, code: int = 1) -> holdtrue.App:
             elif verb == "flaky":
                 policy = holdtrue.RetryPolicy(first_retry_interval=timedelta(seconds=2), max_number_of_attempts=50)
                 results.append(await ctx.call_activity(flaky, input=[step[1], step[2]], retry_policy=policy))
+            elif verb == "deadly":
+                results.append(await ctx.call_activity(deadly, input=[step[1], step[2]]))
             elif verb == "boom":
                 try:
                     await ctx.call_activity(boom, input=step[1])
@@ -145,7 +158,7 @@ def expected(steps: Program) -> list[Any]:
     results: list[Any] = []
     for step in steps:
         verb = step[0]
-        if verb in ("echo", "thread", "flaky", "broken"):
+        if verb in ("echo", "thread", "flaky", "broken", "deadly"):
             results.append(step[1])
         elif verb == "all":
             results.append(list(step[1]))

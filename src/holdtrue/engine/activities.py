@@ -199,6 +199,15 @@ class ActivityPool:
         """The work items in hand whose outcome is open."""
         return [ref for ref, run in self._runs.items() if not run.told]
 
+    def waiting(self, seconds: float) -> list[WorkRef]:
+        """The work items that have had no slot for so long."""
+        if not self.backlog():
+            return []
+        moment = self.environment.monotonic() - seconds
+        return [
+            ref for ref, run in self._runs.items() if not run.started and not run.told and run.waits_since <= moment
+        ]
+
     # -- what comes in -----------------------------------------------------------------------------------
 
     def submit(self, items: Sequence[LockedActivity]) -> None:
@@ -223,9 +232,28 @@ class ActivityPool:
                 activity.take()
                 self._start(run)
             else:
+                run.waits_since = self.environment.monotonic()
                 activity.wait(run)
                 if self._is_timed(run):
                     self._arm_start(run)
+
+    def withdraw(self, refs: Iterable[WorkRef]) -> list[LockedActivity]:
+        """Take back those of these that have not begun; `finished` is not told of them."""
+        withdrawn = []
+        for ref in list(refs):
+            run = self._runs.get(ref)
+            if run is not None and not run.started and not run.told:
+                run.told = True
+                run.clear_timers()
+                run.activity.forget()
+                del self._runs[ref]
+                withdrawn.append(run.item)
+        return withdrawn
+
+    def begin_drain(self) -> list[LockedActivity]:
+        """Start nothing more from now on; what has not begun is taken back."""
+        self._draining = True
+        return self.withdraw(self._runs)
 
     def cancel(self, refs: Iterable[WorkRef]) -> None:
         """Nobody wants these any more: `finished(item, None)` at once; their code is asked to end, then stopped."""

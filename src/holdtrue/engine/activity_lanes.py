@@ -194,9 +194,9 @@ def rooms(queues: Iterable[tuple[str, Activity]], *, ahead: bool = True) -> list
     return result
 
 
-def lane_ahead(lane: Lane) -> int:
-    """How many more items of this lane should be taken from the hub."""
-    return max(0, lane.slots + lane.ahead - lane.running - lane.waiting)
+def lane_ahead(lane: Lane, *, ahead: bool = True) -> int:
+    """How many more items of this lane should be taken from the hub (without `ahead` no more than can start)."""
+    return max(0, lane.slots + (lane.ahead if ahead else 0) - lane.running - lane.waiting)
 
 
 def wanted(queues: Sequence[tuple[str, Activity]]) -> list[str]:

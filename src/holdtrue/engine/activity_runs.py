@@ -75,6 +75,8 @@ class Run:
     """The time, and its thread's CPU time, when it began."""
     timers: "tuple[asyncio.TimerHandle, ...]" = ()
     stopper: "asyncio.TimerHandle | None" = None
+    waits_since = 0.0
+    """When it came and found no slot free."""
     reported_at = float("-inf")
     reporting = False
     _waiters: "tuple[asyncio.Future[None], ...]" = ()

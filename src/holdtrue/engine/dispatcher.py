@@ -50,6 +50,8 @@ HUNGRY_BACKLOG = 500
 """With fewer work items waiting for a slot, more are taken from the hub."""
 TURN_SESSIONS = 256
 """Sessions handled before the loop gets its turn again."""
+SLOT_WAIT_SECONDS = 1.0
+"""A work item that has waited for a slot for so long may go to another host."""
 SAFETY_LOOK_SECONDS = 5.0
 """How often a host looks for work although nobody called: a lost wake-up costs at most this."""
 
@@ -77,6 +79,12 @@ class ActivityRunner(Protocol):
 
     def refs(self) -> list[WorkRef]:
         """All work items in hand."""
+
+    def waiting(self, seconds: float) -> list[WorkRef]:
+        """Those that have had no slot for so long."""
+
+    def withdraw(self, refs: Iterable[WorkRef]) -> list[LockedActivity]:
+        """Take back those of these that have not begun."""
 
 
 class Dispatcher:
@@ -113,6 +121,7 @@ class Dispatcher:
         self._handing_in = HandingIn(store, self._background, self.deliver, self._taking.instances)
         self.due = DueWatch(store, environment, self._background, deliver=self.deliver, ready=self._taking.instances)
         self._ready: list[Session] = []
+        self._running: dict[int, int] = {}
         self._turn_due = False
         self._busy = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,6 +167,7 @@ class Dispatcher:
     def adopt(self, locked: LockedInstance) -> None:
         """An instance that this host has got the lock of."""
         session = Session(locked)
+        session.local = self._running.get(locked.lease.key, 0)
         if self._background.stopping:
             self._background.spawn(self._put_back([session.lease]))
             return
@@ -184,11 +194,10 @@ class Dispatcher:
     def finished(self, item: LockedActivity, event: ev.AnyEvent | None) -> None:
         """An activity has ended; None: nobody wants its result any more."""
         self.counters.activities += 1
-        session = self.sessions.get(item.instance)
-        if session is not None:
-            session.local -= 1
+        self._count(item, -1)
         if event is None:
             return
+        session = self.sessions.get(item.instance)
         if session is None or session.record.projection.execution_id != item.task.execution_id:
             self._handing_in.add((ActivityResult(ref=item.ref, event=event),))
         else:
@@ -515,9 +524,9 @@ class Dispatcher:
                 self._handing_in.add_messages([m for m in session.inbox if m.work is not None])
                 changed.append(session.record)
             else:
-                if outcome.activities:
-                    session.local += len(outcome.activities)
-                    submit += outcome.activities
+                for item in outcome.activities:
+                    self._count(item, 1)
+                    submit.append(item)
                 if len(commit.activities) > len(outcome.activities):
                     self._taking.left([queue_of(task) for task in commit.activities[len(outcome.activities) :]])
                 if commit.status_changed or commit.custom_status_changed:
@@ -613,10 +622,34 @@ class Dispatcher:
         """Work items that this host has got the lock of."""
         assert self.pool is not None
         for item in items:
-            session = self.sessions.get(item.instance)
-            if session is not None:
-                session.local += 1
+            self._count(item, 1)
         self.pool.submit(items)
+
+    def _count(self, item: LockedActivity, more: int) -> None:
+        """So many more activities of an instance run here, whether it is in hand or not."""
+        count = self._running.get(item.instance, 0) + more
+        if count:
+            self._running[item.instance] = count
+        else:
+            self._running.pop(item.instance, None)
+        session = self.sessions.get(item.instance)
+        if session is not None:
+            session.local = count
+
+    async def share(self) -> None:
+        """Give back what has waited for a slot, where the hub says that another host may have one free."""
+        waiting = [] if self.pool is None else self.pool.waiting(SLOT_WAIT_SECONDS)
+        if waiting:
+            assert self.pool is not None
+            await self.give_back(self.pool.withdraw(await self.store.spare(waiting)))
+
+    async def give_back(self, items: Sequence[LockedActivity]) -> None:
+        """Give work items back that were withdrawn from the pool."""
+        for item in items:
+            self._count(item, -1)
+        if items:
+            refs = [item.ref for item in items]
+            await self._background.until_done(lambda: self.store.put_back_activities(refs))
 
     def look(self) -> None:
         """The hub has new work."""

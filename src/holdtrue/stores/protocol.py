@@ -507,6 +507,9 @@ class TaskHubStore(Protocol):
     async def put_back_activities(self, refs: Sequence[WorkRef]) -> None:
         """Give work items back, to be run by any host."""
 
+    async def spare(self, waiting: Sequence[WorkRef]) -> list[WorkRef]:
+        """Which of these work items, that wait for a slot of this host, it should give back: another may have one."""
+
     async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
         """A running activity's sign of life; false: its lock is lost, or it was asked to stop."""
 

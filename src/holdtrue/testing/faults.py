@@ -74,7 +74,7 @@ _SORTS = {
 
 READS = frozenset(
     {"status", "activities_of", "history", "query", "children", "load", "cancelled", "get_schedules", "ticks"}
-    | {"dead_letters", "expired", "info", "copies"}
+    | {"dead_letters", "expired", "info", "copies", "spare"}
 )
 """Calls that change nothing: their outcome is never in doubt."""
 WRITES = frozenset(

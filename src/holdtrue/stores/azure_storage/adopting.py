@@ -17,6 +17,7 @@ from holdtrue.core.events import (
     ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
+    GenericEvent,
     SubOrchestrationInstanceCompleted,
     SubOrchestrationInstanceFailed,
     TaskCompleted,
@@ -31,13 +32,15 @@ from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
 from holdtrue.stores.protocol import CommitResult, InstanceRecord, Lease, LockedInstance
 
 from .access import Access, Partition
-from .arrivals import Arrived, Decided, Run, decide, is_meant, is_wake, parents_of
+from .arrivals import Arrived, Decided, Run, decide, doubles, is_meant, is_wake, parents_of
 from .committing import Committer
 from .dead_letters import DeadLetters
 from .formats import Formats, HistoryRow
 from .holding import Held
 from .keeping import MOST_KEPT, PREFIX, kept_row, read_kept
 from .large import Blob
+from .local import LAST_DELIVERY, judge, places
+from .local_runs import LocalRuns, Runs
 from .mail import Mail
 from .owing import Outgoing, RowExtra, asked_by_row, beside_rows, derived_id
 from .payloads import Payloads
@@ -88,7 +91,9 @@ class Adopter:
         letters: DeadLetters,
         waiting: WaitingInstances,
         terminator: Terminator,
+        local: LocalRuns,
         has_code: Callable[[str], bool],
+        came: Callable[[], None],
     ) -> None:
         self._access = access
         self._formats = formats
@@ -100,9 +105,11 @@ class Adopter:
         self._waiting = waiting
         self._payloads = Payloads(formats)
         self._terminator = terminator
+        self._local = local
         self._has_code = has_code
         self.kept_for: set[str] = set()
         """Instances that have yet to begin, beside which this host has kept messages."""
+        self._came = came
 
     @property
     def _environment(self) -> Environment:
@@ -127,6 +134,7 @@ class Adopter:
                 return None
             read = again
         read = await self._finished(held, read)
+        arrived = await self._take_over(held, read, arrived)
         kept = [read_kept(row, self._mail.next_number()) for row in read.partition.extras if row.key.startswith(PREFIX)]
         held.kept_later = frozenset(one.id for one in kept[MOST_KEPT:])
         status = None if read.projection is None else read.projection.status
@@ -211,7 +219,7 @@ class Adopter:
         held.row_etag = None if row is None else row.etag
         held.row_execution = None if view is None else view.execution_id
         if sentinel is not None:
-            held.etag = sentinel.etag
+            held.etag, held.completed_at = sentinel.etag, sentinel.completed_at
             held.execution_id = sentinel.execution_id
             held.state = sentinel.state.copy()
             held.started = started
@@ -310,6 +318,7 @@ class Adopter:
     async def _owed(self, held: Held, read: Read) -> list[Outgoing]:
         """All that the sentinel names as owed, from the rows and the extra rows, as it was sent the first time."""
         found: list[Outgoing] = []
+        run_here = set(places(held.state.local))
         extras = {row.key: row for row in read.partition.extras}
         projection = read.projection
         answered = answered_ids(read.events)
@@ -320,6 +329,8 @@ class Adopter:
             if projection is None or projection.execution_id != owed.execution:
                 continue
             for row in read.history[owed.first : owed.end]:
+                if (owed.execution, row.ordinal) in run_here:
+                    continue
                 one = asked_by_row(projection, held.dialect, owed, row.ordinal, row.event, row.more)
                 if one is not None and row.event.event_id not in answered:
                     found.append(one)
@@ -353,6 +364,62 @@ class Adopter:
             raise StoreUnavailable(
                 f"instance {held.instance_id!r} changed while its debts are cleared; it is read anew"
             )
+
+    # -- what runs on the host that scheduled it (rule 16) -----------------------------------------------
+
+    async def _take_over(self, held: Held, read: Read, arrived: Sequence[Arrived]) -> Sequence[Arrived]:
+        """Take over what `local` names, if its keeper is here; the messages without a keeper that was used up."""
+        state, sentinel = held.state, read.sentinel
+        if sentinel is None or not state.local:
+            await self._local.follow(held)  # it may have been purged, or written by somebody else
+            return arrived
+        keeper = next((one for one in arrived if one.id == state.keeper and one.kept is None), None)
+        if keeper is not None and self._local.keep(held, keeper) and keeper.id in doubles(sentinel):
+            arrived = [one for one in arrived if one is not keeper]
+        rows = [(row.ordinal, row.event, row.more) for row in read.history]
+        judged = judge(state.local, read.projection, held.dialect, rows)
+        held.gone = [*judged.answered, *judged.overwritten]
+        for execution, ordinal in judged.overwritten:
+            await self._bury_overwritten(held, execution, ordinal)
+        runs = self._local.found(held, judged.outstanding)
+        # .NET may have deleted the keeper as a message come twice.
+        await self._offer(held, runs, at_once=not sentinel.is_ours)
+        return arrived
+
+    async def _offer(self, held: Held, runs: Runs, *, at_once: bool = False) -> None:
+        """Run what does not run yet, now that its keeper is here; or put it into the queue."""
+        keeper = runs.keeper
+        if keeper is None and not at_once:
+            return
+        waiting = [item for item in runs.items.values() if item.local and not item.locked]
+        through_queue = at_once or not self._local.may_run(runs.partition)
+        if keeper is not None and keeper.delivery >= LAST_DELIVERY:
+            through_queue = True
+        going = waiting if through_queue else [item for item in waiting if not self._local.serves(item)]
+        if going:
+            await self._committer.into_queue(runs, held, going, run_on=True)
+        if runs.keeper is not None and await self._local.offer(runs):
+            self._came()
+
+    async def keeper_came(self, held: Held, keeper: Arrived) -> None:
+        """The keeper of an instance in hand is delivered.  Raises StoreError where its work could not be taken over."""
+        state = held.state
+        if not state.local or state.keeper != keeper.id or not self._local.keep(held, keeper):
+            if keeper.key not in held.given:
+                await self._mail.delete(keeper.key)  # it has nothing to keep any more, or is but a copy
+            return
+        runs = self._local.of(held.instance_id)
+        if runs is not None:
+            await self._offer(held, runs)
+
+    async def _bury_overwritten(self, held: Held, execution: str, ordinal: int) -> None:
+        """An activity cannot be run any more whose row somebody else wrote over (rule 8)."""
+        event = GenericEvent(timestamp=self._environment.now(), data=f"activity of event {ordinal}")
+        message = OutboundMessage(instance_id=held.instance_id, event=event, execution_id=execution, scheduled=ordinal)
+        reason = f"the row of event {ordinal}, an activity that was to run, was written over by another worker"
+        letter = DeadLetter(instance_id=held.instance_id, reason=reason, message=message)
+        id = derived_id(held.instance_id, execution, "overwritten", str(ordinal))
+        await self._letters.bury(letter, id, self._environment.now())
 
     async def mend_row(self, held: Held, read: Read) -> None:
         """Nothing is run that would write the row: it is brought up to date here where it is behind."""
@@ -522,6 +589,8 @@ class Adopter:
         more = self._formats.start_options(read.row) if started.parent is None else None
         held.started = started
         held.start_id = first.start_id or started.execution_id
+        self._local.end(held)
+        held.gone = []
         held.dialect = more.dialect if more is not None else first.dialect
         held.deadline = None if more is None else more.deadline
         held.state = msgspec.structs.replace(

@@ -6,26 +6,28 @@ host does not come to it.  An ambiguous answer is settled by reading the sentine
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from holdtrue.core import events as ev
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.events import Ticks, encode_events
-from holdtrue.core.messages import OutboundMessage
+from holdtrue.core.messages import ActivityTask, OutboundMessage
 from holdtrue.core.projection import Condition
 from holdtrue.stores.decisions import recursive_end, taken_by
 from holdtrue.stores.errors import StoreError
-from holdtrue.stores.protocol import CommitResult, Committing
+from holdtrue.stores.protocol import CommitOutcome, CommitResult, Committing, Lease
 
 from . import readback
 from .access import Access, is_conflict
-from .arrivals import ends_from_outside
+from .arrivals import Arrived, ends_from_outside
 from .formats import Formats
 from .holding import Held
 from .keeping import MOST_KEPT, kept_row
 from .large import Blob
+from .local import Place, choose_keeper, named, runnable, without
+from .local_runs import LocalRuns, Runs
 from .mail import Mail
 from .names import SENTINEL
 from .owing import Extra, Outgoing, RowExtra, derived_id, is_waited_for, sending
@@ -38,6 +40,7 @@ from .row_writing import RowWriter
 from .sentinel import Mark, Seen, Sentinel, State, next_episode, sentinel_values, state_values
 from .service import ANY, Do, Operation, ServiceError, Value
 from .waiting import WaitingInstances
+from .work_items import WorkItem
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -58,6 +61,7 @@ class Committer:
         poster: Poster,
         rows: RowWriter,
         waiting: WaitingInstances,
+        local: LocalRuns,
         is_mine: Callable[[int], bool],
     ) -> None:
         self._access = access
@@ -66,6 +70,7 @@ class Committer:
         self._poster = poster
         self._rows = rows
         self._waiting = waiting
+        self._local = local
         self._is_mine = is_mine
         self._payloads = Payloads(formats)
         self._random = access.environment.random()
@@ -77,8 +82,8 @@ class Committer:
         """The random part of an episode's id."""
         return f"{self._random.getrandbits(32):08x}"
 
-    async def apply(self, held: Held, committing: Committing) -> CommitResult:
-        """Commit an episode and do what follows from it.
+    async def apply(self, held: Held, committing: Committing) -> CommitOutcome:
+        """Commit an episode and do what follows from it; the activities that run here now come with it.
 
         STALE also where it was committed and what follows could not be done: whoever holds it next does that.  The
         session goes on only where it `is_current` still: an episode that did not fit it has touched nothing.
@@ -89,25 +94,28 @@ class Committer:
                 assert held.started is not None
                 standing = held.execution_id if held.state.rows else held.started.execution_id
                 if (commit.old_execution, commit.old_length) != (standing, held.state.rows):
-                    return CommitResult.STALE
+                    return CommitOutcome(result=CommitResult.STALE)
             elif commit.first != held.state.rows:
-                return CommitResult.STALE
+                return CommitOutcome(result=CommitResult.STALE)
             held.is_current = False  # until it is known what became of this
             if not self._is_mine(held.partition):
-                return CommitResult.LEASE_LOST
-            if not _does_something(commit, held):
+                return CommitOutcome(result=CommitResult.LEASE_LOST)
+            answered = self._local.answered(held, commit)
+            if not _does_something(commit, held) and not answered:
                 await self._use_up(held, commit)
                 held.is_current = True
-                return CommitResult.COMMITTED
+                return CommitOutcome(result=CommitResult.COMMITTED)
             commit = _with_recursion(commit)
             if held.kept_later and not commit.ended:
                 # No message drives the episode of what is still kept.
                 commit = msgspec.structs.replace(commit, wake=True)
+            await self._outlive(held, commit, answered)
             now = self._access.environment.now()
             taken = [_taken(held, key) for key in commit.consumed if key in held.given]
             episode = next_episode(held.state.episode, self.chance())
             before = held.state
-            sent = sending(commit, episode)
+            stay, keeper = self._stay(held, commit, committing.take_activities)
+            sent = sending(commit, episode, {task.scheduled for task in stay})
             blobs: list[Blob] = []
             continued = commit.replace and commit.old_execution != commit.projection.execution_id
             head = next((at for at, one in enumerate(commit.events) if isinstance(one, ev.OrchestratorCompleted)), 0)
@@ -130,7 +138,12 @@ class Committer:
                 commit,
                 sent,
                 taken,
-                _base(held, await self._seen(held, now), now),
+                msgspec.structs.replace(
+                    _base(held, await self._seen(held, now), now),
+                    local=[task.scheduled for task in stay],
+                    answered=frozenset(answered),
+                    keeper=before.keeper if keeper is None else keeper.id,
+                ),
                 episode=episode,
                 now=now,
                 chance=self.chance,
@@ -142,8 +155,10 @@ class Committer:
                 part.state = await self._payloads.put_beside(held.instance_id, part.state, before)
             result = await self._write(held, planned, blobs, encode)
             if result is not CommitResult.COMMITTED:
-                return result
+                return CommitOutcome(result=result)
             self._after(held, commit, before)
+            if keeper is not None:
+                self._local.keep(held, keeper)
             try:
                 await self._follow(held, commit, sent.outgoing)
             except StoreError as error:
@@ -152,10 +167,72 @@ class Committer:
                     held.instance_id,
                     error,
                 )
-                return CommitResult.STALE
+                return CommitOutcome(result=CommitResult.STALE)
             await self._payloads.forget(before, held.state)
+            begun = self._local.begin(held, named(stay, episode, now)) if stay else []
             held.is_current = True
-        return CommitResult.COMMITTED
+        return CommitOutcome(result=CommitResult.COMMITTED, activities=begun)
+
+    # -- what runs on this host (rule 16) --------------------------------------------------------------
+
+    def _stay(self, held: Held, commit: EpisodeCommit, most: int) -> tuple[list[ActivityTask], Arrived | None]:
+        """The activities of a commit that need no message, and the message that is to be their keeper.
+
+        Where there is a keeper already it goes on to be that.  What no message of a queue drives is not kept here: a
+        host that dies would leave nothing that brings the next owner.
+        """
+        stay = runnable(commit, most) if self._local.may_run(held.partition) else []
+        if not stay or (held.state.local and held.state.keeper is not None):
+            return stay, None
+        taken = [held.given[key] for key in commit.consumed if key in held.given]
+        keeper = choose_keeper(taken, held.given.values(), commit.events, self._mail.has)
+        return (stay, keeper) if keeper is not None else ([], None)
+
+    async def _outlive(self, held: Held, commit: EpisodeCommit, answered: Collection[Place]) -> None:
+        """What runs for an execution that continues as new runs on to its end, under a message of the queue."""
+        runs = self._local.of(held.instance_id)
+        if commit.replace and runs is not None:
+            left = [item for place, item in runs.items.items() if place not in answered]
+            answered_too = await self._local.let_go(runs, left)
+            log.debug("instance %r: %d activities outlive their execution", held.instance_id, len(answered_too))
+
+    async def into_queue(self, runs: Runs, held: Held | None, items: Sequence[WorkItem], *, run_on: bool) -> None:
+        """Activities that were to run here go into the queue, then out of `local`; with `run_on` what runs goes on.
+
+        `held` is their instance in hand.  Raises StoreError where not all could be put.
+        """
+        gone = await (self._local.let_go if run_on else self._local.give_back)(runs, items)
+        if held is None:
+            held = await self._as_it_stands(runs)
+        if held is not None:
+            await self._take_out(held, set(gone))
+
+    async def _as_it_stands(self, runs: Runs) -> Held | None:
+        """An instance of which only activities are in hand; None where its sentinel is not to be written."""
+        sentinel = await self._access.sentinel(runs.instance_id)
+        if sentinel is None or sentinel.state.purging:
+            return None
+        held = Held(runs.instance_id, self._formats.partition_key(runs.instance_id), runs.partition, Lease(0, 0))
+        held.etag, held.execution_id, held.state = sentinel.etag, sentinel.execution_id, sentinel.state
+        # Its keeper must stay as long as something is owed.
+        return held if self.has_sent(held) else None
+
+    async def _take_out(self, held: Held, gone: Collection[Place]) -> None:
+        async with held.busy:
+            local = without(held.state.local, gone)
+            if local == held.state.local:
+                return
+            state = msgspec.structs.replace(
+                held.state,
+                local=local,
+                keeper=held.state.keeper if local else None,
+                episode=next_episode(held.state.episode, self.chance()),
+                previous=held.state.episode,
+            )
+            part = Part(operations=[], state=state, execution_id=held.execution_id, complete=True, aside=True)
+            # Where that fails somebody else wrote: who reads the instance next finds what is named.
+            if await self.write_part(held, part) is CommitResult.COMMITTED:
+                await self._local.follow(held)
 
     async def _seen(self, held: Held, now: Ticks) -> list[Seen]:
         """The ids to be known further on."""
@@ -174,9 +251,15 @@ class Committer:
             if not ends_too and any(ends_from_outside(one.event) for one in held.given.values()):
                 messages = []  # one of them ends it all the same: they come again
             execution = held.execution_id or ("" if held.started is None else held.started.execution_id)
+            runs = self._local.of(held.instance_id)
+            if runs is not None:
+                # It may be held for long: what runs goes on under messages of the queue, and needs no keeper.
+                await self._local.let_go(runs, list(runs.items.values()))
             state = msgspec.structs.replace(
                 held.state,
                 condition=condition,
+                local=[],
+                keeper=None,
                 woken=False,
                 episode=next_episode(held.state.episode, self.chance()),
                 previous=held.state.episode,
@@ -190,6 +273,7 @@ class Committer:
                     held.state, episode=next_episode(held.state.episode, self.chance()), previous=held.state.episode
                 )
             assert held.started is not None
+            await self._local.follow(held)
             await self._waiting.note(held.instance_id, held.started.name)
             await asyncio.gather(*(self._mail.delete(one.key) for one in messages))
             for one in messages:
@@ -231,8 +315,9 @@ class Committer:
             if part.aside and held.etag is not None:
                 values, mark = state_values(part.state), part.state.mark
             else:
-                values = sentinel_values(part.execution_id, part.complete, at, part.state)
-                mark = Mark(part.execution_id, part.complete, at)
+                standing = held.completed_at if at is None else at
+                values = sentinel_values(part.execution_id, part.complete, at, part.state, standing)
+                mark = Mark(part.execution_id, part.complete, standing)
             operations = [*part.operations, sentinel_operation(held, values)]
             try:
                 etags = await tables.transact(table, operations)
@@ -251,6 +336,8 @@ class Committer:
             break
         else:
             return CommitResult.STALE
+        if mark is not None and not part.aside:
+            held.completed_at = mark.at
         held.state = msgspec.structs.replace(part.state, mark=mark)
         held.execution_id = part.execution_id
         return CommitResult.COMMITTED
@@ -290,7 +377,9 @@ class Committer:
         used = {used.id for used in before.consumed}
         held.known_deleted -= used
         if commit.replace:
-            held.started = held.state.started
+            # Whole, not as the sentinel has it: the row may yet be to be written.
+            begun = next((event for event in commit.events if isinstance(event, ev.ExecutionStarted)), None)
+            held.started = begun or held.state.started
 
     async def _follow(self, held: Held, commit: EpisodeCommit, outgoing: Sequence[Outgoing]) -> None:
         """Send, bring the row up to date, delete what was used up.  Raises StoreError where it was not all sent."""
@@ -308,6 +397,8 @@ class Committer:
         if commit.wake and not commit.ended:
             await self._poster.wake(held.instance_id, held.state.episode)
         await self._use_up(held, commit)
+        held.gone = []
+        await self._local.follow(held)
 
     def note_sent(self, held: Held) -> None:
         """What this process has sent it need not send again, should it read the instance anew."""
@@ -327,8 +418,8 @@ class Committer:
 
         With `local` what ran on the host that scheduled it goes too.  For a session whose `busy` is held.
         """
-        owed, running = held.state.owed, held.state.local
-        if not (owed or (local and running)) or held.state.purging or not self.has_sent(held):
+        owed, running = held.state.owed, [] if local else without(held.state.local, held.gone)
+        if (not owed and running == held.state.local) or held.state.purging or not self.has_sent(held):
             return True
         gone = [
             Operation(do=Do.DELETE, partition=held.partition_key, key=owed_key(one.episode), etag=ANY)
@@ -338,8 +429,8 @@ class Committer:
         state = msgspec.structs.replace(
             held.state,
             owed=[],
-            local=[] if local else running,
-            keeper=None if local else held.state.keeper,
+            local=running,
+            keeper=held.state.keeper if running else None,
             episode=next_episode(held.state.episode, self.chance()),
             previous=held.state.episode,
         )
@@ -348,14 +439,22 @@ class Committer:
         held.is_current = await self.write_part(held, part) is CommitResult.COMMITTED
         if held.is_current:
             self.note_sent(held)
+            await self._local.follow(held)
         return held.is_current
 
     async def _use_up(self, held: Held, commit: EpisodeCommit) -> None:
         numbers = [key for key in commit.consumed if key in held.given]
+        numbers = [number for number in numbers if not self._stays_undeleted(held, number)]
         arrived = [held.given.pop(number) for number in numbers]
         known = await asyncio.gather(*(self._mail.delete(number) for number in numbers))
         self.not_deleted += sum(not gone and not one.kept for one, gone in zip(arrived, known, strict=True))
         held.known_deleted |= {one.id for one, deleted in zip(arrived, known, strict=True) if deleted and not one.kept}
+
+    def _stays_undeleted(self, held: Held, number: int) -> bool:
+        if not self._local.is_keeper(held.instance_id, number):
+            return False
+        held.given.pop(number)
+        return True
 
 
 def sentinel_operation(held: Held, values: Mapping[str, Value | None]) -> Operation:

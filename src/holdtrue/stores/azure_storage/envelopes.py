@@ -34,7 +34,8 @@ class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     the sending process gave it.  `context` are the orchestration's tags, with an activity or a child that it starts.
 
     Ours: `scheduled` is the ordinal that it answers or asks for, `due` before when it is not to be delivered;
-    `start_id` and `dialect` go with a start, `options` with an activity.
+    `start_id` and `dialect` go with a start, `options` with an activity, and `runs`: how often it was begun before it
+    was put.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
     dialect: str = "dotnet"
     due: Ticks | None = None
     options: ActivityOptions | None = None
+    runs: int = 0
 
 
 class Wrapped(msgspec.Struct, frozen=True):
@@ -68,6 +70,7 @@ class _Own(Beyond, omit_defaults=True, kw_only=True, gc=False):
     due: Ticks | None = None
     options: ActivityOptions | None = None
     context: dict[str, str] | None = None
+    runs: int = 0
 
 
 _NO_OWN = _Own()
@@ -128,6 +131,8 @@ def encode(envelope: Envelope) -> str:
         noted["due"] = envelope.due
     if envelope.options is not None:
         noted["options"] = envelope.options
+    if envelope.runs:
+        noted["runs"] = envelope.runs
     context = None
     if envelope.context is not None:
         shown = {key: value for key, value in envelope.context.items() if not key.startswith("$")}
@@ -209,6 +214,7 @@ def decode(text: str, place: str = "queue message") -> Envelope | Wrapped:
         dialect=own.dialect,
         due=own.due,
         options=own.options,
+        runs=own.runs,
     )
 
 

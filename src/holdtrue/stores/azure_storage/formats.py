@@ -69,7 +69,7 @@ class StartOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     """A message to be put: the id of its envelope, what it is, and who sends it (empty: a client).
 
-    `context` are the tags of the orchestration that sends it.
+    `context` are the tags of the orchestration that sends it, `runs` how often an activity was begun before.
     """
 
     id: str
@@ -78,6 +78,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     sender_execution: str = ""
     episode: int = 0
     context: dict[str, str] | None = None
+    runs: int = 0
 
     @property
     def due(self) -> Ticks | None:
@@ -453,6 +454,7 @@ class Formats:
                 scheduled=what.scheduled,
                 options=what.options,
                 context=parcel.context or {},
+                runs=parcel.runs,
             )
         if isinstance(what, Start):
             started: ev.ExecutionStarted = what.started

@@ -11,6 +11,7 @@ from holdtrue.core.messages import OutboundMessage
 from holdtrue.stores.protocol import Lease
 
 from .arrivals import Arrived
+from .local import Place
 from .sentinel import State
 
 
@@ -25,11 +26,13 @@ class Held:
 
     __slots__ = (
         "busy",
+        "completed_at",
         "deadline",
         "dialect",
         "etag",
         "execution_id",
         "given",
+        "gone",
         "history",
         "instance_id",
         "is_current",
@@ -56,6 +59,8 @@ class Held:
         self.partition = partition
         self.lease = lease
         self.etag: str | None = None
+        self.completed_at: int | None = None
+        """.NET's time of the last complete checkpoint, as it stands on the sentinel."""
         self.state = State()
         self.execution_id = ""
         self.row_etag: str | None = None
@@ -77,8 +82,24 @@ class Held:
         """Whether .NET has rewound it since our last write: its sentinel says Failed still (rule 8)."""
         self.kept_later: frozenset[str] = frozenset()
         """The ids of what is kept beside its history and not given yet: too many for one time; it is woken for them."""
+        self.gone: list[Place] = []
+        """What `local` names and need not run any more; the next commit says so."""
         self.replaces: OutboundMessage | None = None
         """What the parent of the execution is told whose place this start takes."""
         self.is_current = True
         """False where what stands there is not known any more: it is read anew."""
         self.busy = asyncio.Lock()
+
+
+class Keys:
+    """The store's number of each instance that this process has had to do with: the same one as long as it lives."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, int] = {}
+
+    def of(self, instance_id: str) -> int:
+        """The number of an instance."""
+        key = self._keys.get(instance_id)
+        if key is None:
+            key = self._keys[instance_id] = len(self._keys) + 1
+        return key

@@ -3,6 +3,7 @@
 Who reads a status learns from them whether anybody could go on with an instance.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -19,6 +20,8 @@ RENEW_SECONDS = 60.0
 """So often a host says that it lives."""
 DEAD_TICKS: Ticks = 3 * 60 * TICKS_PER_SECOND
 """One that has not said so for as long is gone."""
+SHARED_SECONDS = 5.0
+"""So often it is asked whether another host could take work."""
 FRESH_SECONDS = 0.5
 """What was read is not read again within this."""
 
@@ -40,6 +43,8 @@ class HostRows:
         self._read_at: float | None = None
         self._mine: tuple[str, HostRow] | None = None
         self._written_at = 0.0
+        self._elsewhere: frozenset[str] = frozenset()
+        self._elsewhere_until = 0.0
 
     async def join(self, owner: str, name: str, orchestrators: Sequence[str], queues: Sequence[str]) -> None:
         """This process is a host, under an owner's name of its own, with this code."""
@@ -84,3 +89,14 @@ class HostRows:
     async def queues(self) -> frozenset[str]:
         """The activity queues that are served."""
         return frozenset(queue for host in await self.alive() for queue in host.queues)
+
+    async def served_elsewhere(self) -> frozenset[str]:
+        """The activity queues that another host than this one serves; asked for at most every few seconds."""
+        now = self._access.environment.monotonic()
+        if now >= self._elsewhere_until:
+            counts = Counter(queue for host in await self.alive() for queue in host.queues)
+            mine = () if self._mine is None else self._mine[1].queues
+            counts.subtract(mine)
+            self._elsewhere = frozenset(queue for queue, count in counts.items() if count > 0)
+            self._elsewhere_until = now + SHARED_SECONDS
+        return self._elsewhere

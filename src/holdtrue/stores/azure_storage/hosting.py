@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from holdtrue.stores.errors import StoreError
+from holdtrue.stores.errors import StoreError, StoreUnavailable
 
 from .access import Access
 from .app_lease import AppLease
@@ -26,9 +26,9 @@ log = logging.getLogger("holdtrue.azure_storage")
 class Hosting:
     """One host at work on the hub.
 
-    `pull` gets what a control queue has, `pull_work` work items; `came` is told of either.  `drain` returns when
-    nothing is in work any more of a partition that another is to have; `forget` is told that it is another's, `lost`
-    that the whole part in the hub is.  `beside` runs beside, as long as it is open.
+    `pull` gets what a control queue has, `pull_work` work items; `came` is told of either.  `gained` is told of
+    a partition; `drain` returns when nothing is in work any more of one that another is to have; `forget` is told that
+    it is another's, `lost` that the whole part in the hub is.  `beside` runs beside, as long as it is open.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Hosting:
         pull: Callable[[int], Awaitable[int]],
         pull_work: Callable[[], Awaitable[int]],
         came: Callable[[], None],
+        gained: Callable[[int], object],
         drain: Callable[[int], Awaitable[None]],
         forget: Callable[[int], object],
         lost: Callable[[], None],
@@ -59,6 +60,7 @@ class Hosting:
             self._renewals = ProcessRenewals(
                 start, account, access.environment, terms, changed=self._changed, gone=lost
             )
+        self._told_gained = gained
         self._drain = drain
         self._forget = forget
         self._beside = beside
@@ -117,6 +119,12 @@ class Hosting:
         except ServiceError as error:
             await self._give_up()
             raise self._access.failure(f"hub {self._access.names.hub!r} could not be joined", error) from error
+        except TimeoutError as error:
+            await self._give_up()
+            raise StoreUnavailable(
+                f"hub {self._access.names.hub!r} could not be joined: its partitions table gave no answer in time. "
+                "Start the host again"
+            ) from error
         except (Exception, asyncio.CancelledError):
             await self._give_up()
             raise
@@ -145,7 +153,7 @@ class Hosting:
         if self._lease is not None:
             try:
                 last = not await self._ownership.others_of_ours()
-            except (ServiceError, StoreError) as error:
+            except (ServiceError, StoreError, TimeoutError) as error:
                 log.info("whether other hosts are there is not known, the app lease runs out by itself: %s", error)
                 last = False
             await self._lease.close(release=last)
@@ -179,6 +187,7 @@ class Hosting:
     def _gained(self, control: str) -> None:
         number = self._access.names.partition_number(control)
         if number is not None:
+            self._told_gained(number)
             self._polling.gained(number)
 
     async def _losing(self, control: str) -> None:

@@ -103,6 +103,26 @@ class Mail:
     def _comes_back(self, queue: str, taken_at: float) -> None:
         self._returns(queue, taken_at + self._settings.take_visibility - self._environment.monotonic())
 
+    def has(self, number: int) -> bool:
+        """Whether there is a message in hand under a number."""
+        return number in self._in_hand
+
+    async def add(self, queue: str, message: QueueMessage, put_at: float) -> int | None:
+        """Have a message in hand that this host has put, hidden, at `put_at` (monotonic); its number.
+
+        None where that was too late: it comes to whoever gets it.
+        """
+        renewals = self._renewals
+        if renewals is None:
+            return None
+        number = next(self._numbers)
+        if number not in await renewals.hold([Message(number, queue, message.id, message.receipt, put_at)]):
+            renewals.forget([number])
+            return None
+        self._in_hand[number] = queue, message.id
+        self._by_message[queue, message.id] = number
+        return number
+
     def forget(self, number: int) -> None:
         """Let a message come back by itself when its time is over."""
         if self._pop(number) is not None and self._renewals is not None:

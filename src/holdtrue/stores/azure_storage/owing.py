@@ -5,7 +5,7 @@ extra row.  Pure.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -89,11 +89,14 @@ def result_id(work_item: str) -> str:
     return derived_id(work_item, "", "result", "")
 
 
-def sending(commit: EpisodeCommit, episode: str) -> Sending:
-    """What a commit sends, in order: starts, activities, messages."""
+def sending(commit: EpisodeCommit, episode: str, local: Collection[int] = ()) -> Sending:
+    """What a commit sends, in order: starts, activities, messages.
+
+    The activities of these ordinals are not sent: the host that commits runs them (rule 16).
+    """
     instance, execution = commit.instance_id, commit.projection.execution_id
     number, first, end = number_of(episode), commit.first, commit.first + len(commit.events)
-    if not _asks_for_all(commit):
+    if not asks_for_all(commit):
         # A rewind writes all rows anew, and most of what they ask for was sent long ago.
         first = end = 0
     by_rows: dict[int, RowExtra] = {}
@@ -117,7 +120,10 @@ def sending(commit: EpisodeCommit, episode: str) -> Sending:
             beside(start, extra.starts, Child(started, start.start_id, start.dialect))
     for task in commit.activities:
         if task.execution_id == execution and first <= task.scheduled < end:
-            by_row(task.scheduled, task, RowExtra(options=task.options))
+            if task.scheduled in local:
+                by_rows[task.scheduled] = RowExtra(options=task.options)
+            else:
+                by_row(task.scheduled, task, RowExtra(options=task.options))
         else:
             beside(task, extra.activities, task)
     sent = _events_sent(commit)
@@ -130,7 +136,7 @@ def sending(commit: EpisodeCommit, episode: str) -> Sending:
     return Sending(outgoing, by_rows, extra, (first, end))
 
 
-def _asks_for_all(commit: EpisodeCommit) -> bool:
+def asks_for_all(commit: EpisodeCommit) -> bool:
     """Whether every row that asks for something is of this very episode: then rows and extra row are all it sends."""
     asked = sum(type(event) in SCHEDULING_EVENTS or type(event) is ev.EventSent for event in commit.events)
     if not asked:

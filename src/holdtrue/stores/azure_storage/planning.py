@@ -13,11 +13,12 @@ import msgspec
 from holdtrue.core import events as ev
 from holdtrue.core.episode import EpisodeCommit
 from holdtrue.core.events import ExecutionStarted, Ticks
-from holdtrue.core.projection import initial, project
+from holdtrue.core.projection import TERMINAL, initial, project
 
+from .local import Place, until, without
 from .names import row_key
 from .owing import Extra, RowExtra, Sending
-from .sentinel import Owed, Seen, State, Used, next_episode
+from .sentinel import Local, Owed, Seen, State, Used, next_episode
 from .service import ANY, Do, Operation, Value
 
 MOST_OPERATIONS = 100
@@ -43,7 +44,8 @@ class Taken(msgspec.Struct, frozen=True):
 class Base(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit stands on: the state on the sentinel as loaded, less what is known to be done since.
 
-    `etag` None: there is no sentinel yet.  `partition` is the escaped id.
+    `etag` None: there is no sentinel yet.  `partition` is the escaped id.  `local` are the ordinals of its activities
+    that run here, `keeper` the id of the message that stays for them (rule 16).
     """
 
     partition: str
@@ -53,6 +55,9 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     start_id: str
     dialect: str
     deadline: Ticks | None
+    local: list[int] = []
+    answered: frozenset[Place] = frozenset()
+    keeper: str | None = None
 
 
 class Part(msgspec.Struct, kw_only=True):
@@ -174,9 +179,11 @@ def _last_state(
         woken=commit.wake and not commit.ended,
         waits=False,
     )
-    if commit.ended or commit.replace:
-        # What ran for the execution before belongs to nobody any more.
-        state.local, state.keeper = [], None
+    # What ran for an execution that is over belongs to nobody any more.
+    state.local = [] if commit.ended or commit.replace else without(before.local, base.answered)
+    if base.local and not commit.ended:
+        state.local = [*state.local, Local(projection.execution_id, episode, base.local)]
+    state.keeper = base.keeper if state.local else None
     return state
 
 
@@ -259,6 +266,7 @@ def _in_parts(
     projection = base.state.projection or initial(base.started)
     state, execution, first = base.state, commit.projection.execution_id, commit.first
     parts: list[Part] = []
+    mine = [Local(execution, last.episode, base.local)] if base.local else []
     begun, name = 0, last.episode
     for end in cuts[:-1]:
         projection = project(projection, commit.events[begun:end])
@@ -276,7 +284,11 @@ def _in_parts(
             consumed=[*state.consumed, *(Used(one.id, now) for one in used if one.kept is None)],
             seen=[*state.seen, *(one.seen for one in used if one.seen is not None)],
             # Under the whole episode's name: the ids of what is sent are the same whoever sends it.
-            owed=[Owed(execution, last.episode, first, first + end)],
+            # The extra rows of the debts before go with the last part; until then somebody must name them.
+            owed=[*(one for one in base.state.owed if one.extra), Owed(execution, last.episode, first, first + end)],
+            # What is answered goes with the last part, when it is: who finishes this one looks what has a result.
+            local=(local := [] if projection.status in TERMINAL else [*base.state.local, *until(mine, first + end)]),
+            keeper=base.keeper if local else None,
             woken=False,
         )
         writes = [operation for unit in units[begun:end] for operation in unit]

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 
-from holdtrue.core.events import ExecutionStarted, GenericEvent, HistoryEvent
+from holdtrue.core.events import TICKS_PER_SECOND, ExecutionStarted, GenericEvent, HistoryEvent
 from holdtrue.core.messages import ActivityTask, OutboundMessage, Start
 from holdtrue.core.outgoing import deadline_message
 from holdtrue.stores.errors import OutcomeUnknown
@@ -17,8 +17,9 @@ from .access import BUSY, Access
 from .arrivals import WAKE, Arrived
 from .formats import Formats, Parcel
 from .holding import Held
+from .local import Named
 from .owing import Outgoing, derived_id, result_id
-from .service import Refused, ServiceError
+from .service import QueueMessage, Refused, ServiceError
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -63,6 +64,20 @@ class Poster:
             await self._put(what.started.instance_id, parcel)
         else:
             await self._put(what.instance_id, parcel)
+
+    async def work_item(self, named: Named, runs: int, context: dict[str, str] | None, hidden: int) -> QueueMessage:
+        """Put an activity that was to run here into the queue, hidden for so many seconds, in the hand of who puts it;
+        it was begun `runs` times."""
+        task = named.task
+        parcel = Parcel(
+            id=named.id,
+            sender=task.instance_id,
+            sender_execution=task.execution_id,
+            context=context,
+            what=task,
+            runs=runs,
+        )
+        return await self._put(None, parcel, hidden=hidden)
 
     async def result(self, work_item: str, task: ActivityTask, event: HistoryEvent) -> None:
         """Put the result of the work item of this id that ran here, for whoever holds its instance."""
@@ -134,18 +149,18 @@ class Poster:
 
     # -- the put -----------------------------------------------------------------------------------------
 
-    async def _put(self, instance_id: str | None, parcel: Parcel) -> None:
-        """Put into the control queue of an instance, or (None) as a work item."""
+    async def _put(self, instance_id: str | None, parcel: Parcel, *, hidden: int = 0) -> QueueMessage:
+        """Put into the control queue of an instance, or (None) as a work item; the message, in hand while `hidden`."""
         names, environment = self._access.names, self._access.environment
         partition = None if instance_id is None else self._access.partition_of(instance_id)
         queue = names.work_items if partition is None else names.control(partition)
         text = await self._formats.text_of(parcel)
         due = parcel.due
-        delay = 0 if due is None else self._formats.delay_until(due)
+        delay = hidden if due is None else self._formats.delay_until(due)
         began, pause = environment.monotonic(), 0.1
         while True:
             try:
-                await self._access.service.queues.put(queue, text, delay=delay)
+                id, receipt = await self._access.service.queues.put(queue, text, delay=delay)
                 break
             except ServiceError as error:
                 if isinstance(error, Refused) and error.status not in BUSY:
@@ -158,3 +173,6 @@ class Poster:
             await environment.sleep(pause)
             pause = min(5.0, pause * 2)
         self._posted(partition)
+        now = environment.now()
+        visible = now + delay * TICKS_PER_SECOND
+        return QueueMessage(id=id, receipt=receipt, text=text, dequeue_count=1, inserted=now, next_visible=visible)

@@ -48,7 +48,8 @@ class RowWriter:
         full = projection.copy()
         if first:
             begun = next((event for event in commit.events if isinstance(event, ExecutionStarted)), None)
-            full.input = None if begun is None else begun.input
+            started = begun or held.started
+            full.input = None if started is None else started.input
         try:
             values = await self._formats.row_of(full, held.start_id, first=first, status=status)
             await self._write(held, values)

@@ -199,9 +199,14 @@ def text_of(values: Mapping[str, Value]) -> str | None:
     return "".join(parts)
 
 
-def sentinel_values(execution: str, complete: bool, at: Ticks | None, state: State) -> dict[str, Value | None]:
-    """The columns of a sentinel that we write: .NET's three, and ours with the mark that says so."""
-    marked = msgspec.structs.replace(state, mark=Mark(execution, complete, at))
+def sentinel_values(
+    execution: str, complete: bool, at: Ticks | None, state: State, standing: Ticks | None = None
+) -> dict[str, Value | None]:
+    """The columns of a sentinel that we write: .NET's three, and ours with the mark that says so.
+
+    Without a time of its own a merge leaves the one that is `standing` there.
+    """
+    marked = msgspec.structs.replace(state, mark=Mark(execution, complete, standing if at is None else at))
     values: dict[str, Value | None] = {"ExecutionId": execution, "IsCheckpointComplete": complete}
     if at is not None:
         values["CheckpointCompletedTimestamp"] = Instant(at)

@@ -313,7 +313,7 @@ USED: tuple[Setting, ...] = (
     Setting(
         field="local_activities",
         kind=Kind.FLAG,
-        default=True,
+        default=False,
         meaning="Whether activities run on the host that scheduled them where it has them, without a message.",
     ),
 )

@@ -50,10 +50,12 @@ from .creating import create_hub
 from .dead_letters import DeadLetters
 from .ended import Rule
 from .formats import Formats
+from .holding import Keys
 from .host_rows import HostRows
 from .hosting import Hosting
 from .http.connection import Reopening
 from .listing import Listing
+from .local_runs import LocalRuns
 from .mail import Mail
 from .names import HubNames
 from .paging import Pages
@@ -72,7 +74,7 @@ from .settings import AzureStorageSettings
 from .settling import Finisher, Settled, Settler
 from .starting import Starter
 from .stripping import Stripper
-from .taking import Keys, Taking
+from .taking import Taking
 from .terminating import Terminator
 from .waiting import WaitingInstances
 from .work_items import WorkItems
@@ -124,7 +126,12 @@ class AzureStorageStore:
         self._rows = RowWriter(access, formats)
         letters = self._letters = DeadLetters(access, formats)
         waiting = self._waiting = WaitingInstances(access)
-        committer = self._committer = Committer(access, formats, mail, poster, self._rows, waiting, self._is_mine)
+        postbox = Postbox(formats, mail, letters)
+        self._work = WorkItems(access, mail, postbox, keys, reports)
+        local = self._local = LocalRuns(access, mail, poster, self._work, self._settings)
+        committer = self._committer = Committer(
+            access, formats, mail, poster, self._rows, waiting, local, self._is_mine
+        )
         listing = self._listing = Listing(access, formats, reader, reports, hosts)
         terminator = Terminator(poster, reader, listing)
         adopter = Adopter(
@@ -137,7 +144,9 @@ class AzureStorageStore:
             letters,
             waiting,
             terminator,
+            local,
             self._orchestrators.__contains__,
+            self._came,
         )
         self._afterwards = Afterwards(
             environment,
@@ -147,8 +156,7 @@ class AzureStorageStore:
             is_mine=self._is_mine,
         )
         postbox = Postbox(formats, mail, letters)
-        self._taking = Taking(access, formats, mail, adopter, self._afterwards, postbox, keys, self._settings)
-        self._work = WorkItems(access, mail, postbox, keys, reports)
+        self._taking = Taking(access, formats, mail, adopter, self._afterwards, postbox, keys, self._settings, local)
         self._starter = Starter(access, formats, poster, reader)
         self._sender = Sender(access, formats, poster, reader, terminator)
         self._schedules = Schedules(access, reader, self._starter, self._sender)
@@ -225,7 +233,8 @@ class AzureStorageStore:
                 pull=self._taking.pull,
                 pull_work=self._pull_work,
                 came=self._came,
-                drain=self._taking.drain,
+                gained=self._local.gained,
+                drain=self._drain,
                 forget=self._taking.forget_partition,
                 lost=self._part_lost,
                 account=self._account,
@@ -466,17 +475,17 @@ class AzureStorageStore:
         if held is None:
             return CommitOutcome(result=CommitResult.LEASE_LOST)
         try:
-            result = await self._committer.apply(held, committing)
+            outcome = await self._committer.apply(held, committing)
         except BaseException:
             self._taking.release(held, back=False)
             raise
         commit = committing.commit
-        if result is CommitResult.COMMITTED:
+        if outcome.result is CommitResult.COMMITTED:
             self._afterwards.committed(held)
         else:
             if not held.is_current:
-                self._taking.release(held, back=result is CommitResult.STALE)
-            return CommitOutcome(result=result)
+                self._taking.release(held, back=outcome.result is CommitResult.STALE)
+            return outcome
         for ref in commit.finished:
             await self._work.done(ref)
         if commit.cancelled:
@@ -485,7 +494,7 @@ class AzureStorageStore:
         if commit.ended or not committing.keep:
             self._taking.release(held)
             self._came()
-        return CommitOutcome(result=result)
+        return outcome
 
     async def park(self, leases: Sequence[Lease], condition: Condition) -> None:
         self._check()
@@ -513,12 +522,34 @@ class AzureStorageStore:
             if item is None:
                 return CompleteOutcome(accepted=False)
             await self._poster.result(item.id, item.task, result.event)
+            if item.local:
+                self._local.handed_in(item)
         await self._work.done(result.ref)
         return CompleteOutcome(accepted=True)
 
     async def put_back_activities(self, refs: Sequence[WorkRef]) -> None:
         self._check()
+        for runs, items in self._local.by_instance(refs):
+            await self._committer.into_queue(runs, self._taking.held_of(runs.instance_id), items, run_on=False)
         await self._work.put_back(refs)
+
+    async def _drain(self, partition: int) -> None:
+        """Another host is to have a partition: what runs here goes on under the queue's messages, the rest ends."""
+        self._local.losing(partition)
+        for runs in self._local.of_partition(partition):
+            held = self._taking.held_of(runs.instance_id)
+            try:
+                await self._committer.into_queue(runs, held, list(runs.items.values()), run_on=True)
+            except errors.StoreError as error:
+                log.info("activities of instance %r run again at its next owner: %s", runs.instance_id, error)
+        await self._taking.drain(partition)
+
+    async def spare(self, waiting: Sequence[WorkRef]) -> list[WorkRef]:
+        """Those that run without a message, where another host that lives has their code."""
+        self._check()
+        local = {ref: item.queue for ref in waiting if (item := self._local.of_ref(ref)) is not None}
+        shared = await self._hosts.served_elsewhere() if local else frozenset()
+        return [ref for ref, queue in local.items() if queue in shared]
 
     async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
         self._check()

@@ -20,7 +20,8 @@ from .afterwards import Afterwards
 from .arrivals import Arrived, is_meant, is_wake, parents_of
 from .envelopes import Envelope
 from .formats import Formats, arrived_as
-from .holding import Held
+from .holding import Held, Keys
+from .local_runs import LocalRuns
 from .mail import MOST_A_GET, Mail
 from .postbox import Postbox
 from .service import QueueMessage
@@ -36,20 +37,6 @@ DRAIN_LOOK_SECONDS = 0.05
 """How often it is looked whether a partition that goes to another is drained."""
 
 
-class Keys:
-    """The store's number of each instance that this process has had to do with: the same one as long as it lives."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, int] = {}
-
-    def of(self, instance_id: str) -> int:
-        """The number of an instance."""
-        key = self._keys.get(instance_id)
-        if key is None:
-            key = self._keys[instance_id] = len(self._keys) + 1
-        return key
-
-
 class Taking:
     """The instances that this host holds, those with messages that wait, and the mail that is on its way to them."""
 
@@ -63,6 +50,7 @@ class Taking:
         postbox: Postbox,
         keys: Keys,
         settings: AzureStorageSettings,
+        local: LocalRuns,
     ) -> None:
         self._access = access
         self._most_a_get = min(MOST_A_GET, settings.control_queue_batch_size)
@@ -73,6 +61,7 @@ class Taking:
         self._afterwards = afterwards
         self._postbox = postbox
         self._keys = keys
+        self._local = local
         self._held: dict[int, Held] = {}
         self._waiting: dict[str, list[Arrived]] = {}
         self._deliveries: list[Delivery] = []
@@ -83,6 +72,7 @@ class Taking:
         """Instances in hand whose lock the engine does not have yet: what comes for them goes with it."""
         self._doubles: list[tuple[Arrived, bool]] = []
         self._strange: list[tuple[str, Arrived]] = []
+        self._keepers: list[tuple[Held, Arrived]] = []
 
     # -- what is held ----------------------------------------------------------------------------------
 
@@ -91,9 +81,9 @@ class Taking:
         held = self._held.get(lease.key)
         return held if held is not None and held.lease == lease else None
 
-    def holds(self, key: int) -> bool:
-        """Whether an instance is held."""
-        return key in self._held
+    def held_of(self, instance_id: str) -> Held | None:
+        """An instance that is held."""
+        return self._held.get(self._keys.of(instance_id))
 
     def release(self, held: Held, *, back: bool = True) -> None:
         """Hold an instance no more; with `back` its messages come again at once, else by themselves."""
@@ -102,6 +92,9 @@ class Taking:
         self._deliveries = [one for one in self._deliveries if one.instance != held.lease.key]
         queued = [one for one in held.given.values() if one.kept is None]
         held.given = {}
+        if not held.is_current and self._local.of(held.instance_id) is not None:
+            # It may have committed activities that run here, and have not begun.
+            self._waiting.setdefault(held.instance_id, [])
         if back:
             # They are in hand still: whoever asks for work next gets them, without a way through the queue.
             if queued:
@@ -125,6 +118,7 @@ class Taking:
             for one in self._waiting.pop(instance_id):
                 self._mail.forget(one.key)
         self._mail.forget_queue(self._access.names.control(partition))  # what was about to be looked at, too
+        self._local.forget(partition)
         return gone
 
     def forget_all(self) -> None:
@@ -134,6 +128,7 @@ class Taking:
         self._held.clear()
         self._waiting.clear()
         self._deliveries.clear()
+        self._local.forget_all()
         self._mail.forget_all()
 
     async def drain(self, partition: int) -> None:
@@ -173,7 +168,7 @@ class Taking:
         self._held.clear()
         self._waiting.clear()
         self._deliveries.clear()
-        await asyncio.gather(*(self._mail.give_back(number) for number in numbers))
+        await asyncio.gather(*(self._mail.give_back(number) for number in numbers), self._local.give_back_all())
 
     # -- the queues ------------------------------------------------------------------------------------
 
@@ -200,6 +195,10 @@ class Taking:
         if held is None:
             self._waiting.setdefault(instance_id, []).append(arrived)
             return
+        if held.state.local and arrived.id == held.state.keeper:
+            self._keepers.append((held, arrived))
+            if is_known(held, arrived.id):
+                return
         if isinstance(arrived.event, ExecutionStarted) and arrived.event.parent is not None and held.state.rows:
             self._strange.append((instance_id, arrived))
             return
@@ -230,6 +229,17 @@ class Taking:
     async def _settle_odd(self) -> None:
         """Delete what was used up before; what is in hand twice comes again when it is known which it is."""
         strange, self._strange = self._strange, []
+        keepers, self._keepers = self._keepers, []
+        for held, arrived in keepers:
+            if self.held(held.lease) is not held:
+                if is_known(held, arrived.id):
+                    self._waiting.setdefault(held.instance_id, []).append(arrived)
+                continue
+            try:
+                await self._adopter.keeper_came(held, arrived)
+            except StoreError as error:
+                log.warning("instance %r: its activities could not be taken over yet: %s", held.instance_id, error)
+                await self._local.give_back_keeper(held.instance_id)
         doubles, self._doubles = self._doubles, []
         left = {arrived.key for _, arrived in strange} | {arrived.key for arrived, _ in doubles}
         try:
@@ -337,6 +347,7 @@ class Taking:
         except StoreError as error:
             log.warning("instance %r could not be taken in hand, its messages come again: %s", instance_id, error)
             await asyncio.gather(*(self._mail.give_back(one.key, BACK_SECONDS) for one in arrived))
+            await self._local.give_back_keeper(instance_id)
             return None
         if found is None:
             return None

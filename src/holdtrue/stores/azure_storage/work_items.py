@@ -18,11 +18,12 @@ from holdtrue.stores.protocol import LockedActivity, queue_name
 
 from .access import Access
 from .formats import task_of
+from .holding import Keys
+from .local import Named
 from .mail import MOST_A_GET, Mail
 from .postbox import Postbox
 from .progress import QUIET_TICKS, Report, Reports
 from .service import QueueMessage, ServiceError
-from .taking import Keys
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -34,18 +35,38 @@ MOST_UNWANTED = 10_000
 
 
 class WorkItem:
-    """A work item in hand, and its envelope's id: `run` counts its deliveries, `locked` that the engine has it."""
+    """A work item in hand, and its envelope's id: `run` counts its runs, `locked` that the engine has it.
 
-    __slots__ = ("handing_in", "id", "locked", "number", "queue", "report", "run", "scheduled_at", "task", "token")
+    `hand` is the number of its message.  One that runs here without a message (rule 16) is `local`; unless it is
+    `offered`, the engine does not get it.
+    """
+
+    __slots__ = (
+        "hand",
+        "handing_in",
+        "id",
+        "local",
+        "locked",
+        "number",
+        "offered",
+        "queue",
+        "report",
+        "run",
+        "scheduled_at",
+        "task",
+        "token",
+    )
 
     def __init__(self, number: int, id: str, task: ActivityTask, run: int, scheduled_at: int) -> None:
-        self.number = number
+        self.number = self.hand = number
         self.id = id
         self.task = task
         self.run = run
         self.scheduled_at = scheduled_at
         self.queue = queue_name(task.name, None if task.options is None else task.options.tag)
         self.locked = False
+        self.local = False
+        self.offered = True
         self.handing_in = False
         self.token = 0
         self.report: Report | None = None
@@ -102,22 +123,32 @@ class WorkItems:
         if (task.instance_id, task.execution_id, task.scheduled) in self._unwanted:
             await self._mail.delete(number)
             return
-        item = WorkItem(number, content.id, task, message.dequeue_count, message.inserted)
+        item = WorkItem(number, content.id, task, message.dequeue_count + content.runs, message.inserted)
         if item.queue not in self._served:
             wait = min(LONGEST_STRANGER_SECONDS, STRANGER_SECONDS << min(10, message.dequeue_count - 1))
             await self._mail.give_back(number, wait)
             return
         if item.run > 1:
-            try:
-                item.report = await self._reports.read(task)
-            except StoreError as error:
-                log.warning("what an earlier run of a work item reported could not be read, it begins anew: %s", error)
+            await self.read_report(item)
         self._items[number] = item
 
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something for the engine."""
-        return any(not item.locked for item in self._items.values())
+    def keep(self, named: Named, run: int) -> WorkItem:
+        """An activity that runs here without a message, not offered yet."""
+        number = self._mail.next_number()
+        item = self._items[number] = WorkItem(number, named.id, named.task, run, named.at)
+        item.local, item.offered = True, False
+        return item
+
+    async def read_report(self, item: WorkItem) -> None:
+        """What an earlier run reported, so that this one goes on from there."""
+        try:
+            item.report = await self._reports.read(item.task)
+        except StoreError as error:
+            log.warning("what an earlier run of a work item reported could not be read, it begins anew: %s", error)
+
+    def serves(self, item: WorkItem) -> bool:
+        """Whether this host has its code."""
+        return item.queue in self._served
 
     async def lock(self, limit: int, queues: Sequence[str] | None) -> list[LockedActivity]:
         """Up to so many work items of these queues (of all that are served)."""
@@ -140,14 +171,17 @@ class WorkItems:
 
     def _take(self, limit: int, queues: Sequence[str]) -> list[LockedActivity]:
         def find(queue: str, most: int) -> list[WorkItem]:
-            return [item for item in self._items.values() if not item.locked and item.queue == queue][:most]
+            return [item for item in self._items.values() if item.offered and not item.locked and item.queue == queue][
+                :most
+            ]
 
         self._turn += 1
-        return [self._lock(item) for item in share(limit, sorted(queues), self._turn, find)]
+        return [self.lock_one(item) for item in share(limit, sorted(queues), self._turn, find)]
 
-    def _lock(self, item: WorkItem) -> LockedActivity:
+    def lock_one(self, item: WorkItem) -> LockedActivity:
+        """Give one to the engine."""
         self._tokens += 1
-        item.locked, item.token = True, self._tokens
+        item.locked, item.offered, item.token = True, True, self._tokens
         return LockedActivity(
             ref=WorkRef(item.number, item.token),
             instance=self._keys.of(item.task.instance_id),
@@ -205,9 +239,18 @@ class WorkItems:
 
     async def _remove(self, item: WorkItem) -> None:
         del self._items[item.number]
-        await self._mail.delete(item.number)
+        await self._mail.delete(item.hand)
         if item.report is not None:
             await self._reports.forget(item.task)
+
+    async def remove(self, item: WorkItem) -> None:
+        """Nobody needs it any more."""
+        if item.number in self._items:
+            await self._remove(item)
+
+    def drop(self, item: WorkItem) -> None:
+        """It is no more this host's."""
+        self._items.pop(item.number, None)
 
     async def cancel(self, instance_id: str, execution_id: str, ordinals: Sequence[int]) -> None:
         """Nobody wants these any more: those in hand go, and those that come to this host later."""
@@ -226,21 +269,22 @@ class WorkItems:
 
     async def put_back(self, refs: Sequence[WorkRef]) -> None:
         """Give work items back, to be run by any host."""
-        await self._give_back([item for ref in refs if (item := self.get(ref)) is not None])
+        await self._give_back([item for ref in refs if (item := self.get(ref)) is not None and not item.local])
 
     async def give_back_all(self) -> None:
         """Give all back."""
-        await self._give_back(list(self._items.values()))
+        await self._give_back([item for item in self._items.values() if not item.local])
 
     async def _give_back(self, items: Sequence[WorkItem]) -> None:
         for item in items:
             del self._items[item.number]
-        await asyncio.gather(*(self._rests(item) for item in items if item.locked and item.report is not None))
-        await asyncio.gather(*(self._mail.give_back(item.number) for item in items))
+        await asyncio.gather(*(self.rests(item) for item in items))
+        await asyncio.gather(*(self._mail.give_back(item.hand) for item in items))
 
-    async def _rests(self, item: WorkItem) -> None:
+    async def rests(self, item: WorkItem) -> None:
         """Say that it does not run any more; before it is given back, or its next run's report might be overwritten."""
-        assert item.report is not None
+        if not item.locked or item.report is None:
+            return
         try:
             await self._reports.write(item.task, msgspec.structs.replace(item.report, running=False))
         except StoreError as error:
@@ -248,6 +292,6 @@ class WorkItems:
 
     def forget_all(self) -> None:
         """Hold nothing any more: they come back by themselves."""
-        for number in self._items:
-            self._mail.forget(number)
+        for item in self._items.values():
+            self._mail.forget(item.hand)
         self._items.clear()

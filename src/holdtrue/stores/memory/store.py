@@ -323,6 +323,10 @@ class MemoryStore:
         locking.put_back_activities(moment, refs)
         self._done(moment)
 
+    async def spare(self, waiting: Sequence[WorkRef]) -> list[WorkRef]:
+        """None: a host takes little more than it can begin, and what it has taken it keeps."""
+        return []
+
     async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
         return locking.report(self._moment(), ref, progress, details)
 

@@ -199,6 +199,10 @@ class SqliteStore(OpenedHub):
         if refs:
             await self._write(_RELEASE_ACTIVITIES, list(refs))
 
+    async def spare(self, waiting: Sequence[WorkRef]) -> list[WorkRef]:
+        """None: a host takes little more than it can begin, and what it has taken it keeps."""
+        return []
+
     async def report(self, ref: WorkRef, progress: str | None, details: str | None) -> bool:
         (alive,) = await self._write(_REPORT, [(ref, progress, details)])
         return bool(alive)
