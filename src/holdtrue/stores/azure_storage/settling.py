@@ -30,7 +30,7 @@ from .dead_letters import DeadLetters
 from .dotnet_json import FormatError
 from .ended import LIVE
 from .formats import LONGEST_DELAY, Formats, arrived_as
-from .holding import Held
+from .holding import Held, Keys
 from .hosting import Hosting
 from .keeping import PREFIX, read_kept
 from .listing import Listing
@@ -42,7 +42,6 @@ from .sentinel import State
 from .service import QueueMessage, ServiceError, Unsure
 from .settings import AzureStorageSettings
 from .stripping import Stripper
-from .taking import Keys
 from .verdicts import names_newer_start
 from .waiting import WaitingInstances
 
@@ -267,8 +266,8 @@ class Settler:
             commit = self._finisher.episode(locked, history or [])
         except NonDeterminismError as error:
             return f"the last part of its episode is missing, and the code does not fit its history: {error}"
-        result = await self._committer.apply(held, Committing(lease=held.lease, commit=commit, keep=False))
-        if result is not CommitResult.COMMITTED:
+        outcome = await self._committer.apply(held, Committing(lease=held.lease, commit=commit, keep=False))
+        if outcome.result is not CommitResult.COMMITTED:
             raise StoreUnavailable(f"instance {name!r} changed while its episode was finished: run it again")
         return None
 

@@ -318,6 +318,7 @@ class AzureStorageStore:
             pull=nothing,
             pull_work=nothing,
             came=lambda: None,
+            gained=lambda partition: None,
             drain=idle,
             forget=lambda partition: None,
             lost=self._part_lost,
