@@ -43,8 +43,9 @@ def test_a_message_that_comes_before_the_lock_is_told_goes_with_it() -> None:
         access: Any = SimpleNamespace(partition_of=lambda name: 0)
         mail: Any = SimpleNamespace()
         nothing: Any = None
+        local: Any = SimpleNamespace(of=lambda name: None)
         afterwards = Afterwards(REAL, row_delay=1.0, write_row=nothing, clear_debt=nothing, is_mine=nothing)
-        taking = Taking(access, nothing, mail, adopter, afterwards, nothing, Keys(), AzureStorageSettings())
+        taking = Taking(access, nothing, mail, adopter, afterwards, nothing, Keys(), AzureStorageSettings(), local)
         taking._bring("quick", event(1))
         taking._bring("slow", event(2))
         locking = asyncio.ensure_future(taking.lock(10))
