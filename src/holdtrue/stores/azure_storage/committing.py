@@ -291,7 +291,11 @@ class Committer:
             result = await self.write_part(held, flip)
             if result is not CommitResult.COMMITTED:
                 return result
-            for part in log_parts(held.partition_key, planned.log, held.state, encode, self.chance):
+            put = len(blobs)
+            parts = log_parts(held.partition_key, planned.log, held.state, encode, self.chance)
+            # Rows are encoded anew for it, and name blobs of their own.
+            await asyncio.gather(*(self._formats.put_blob(blob) for blob in blobs[put:]))
+            for part in parts:
                 result = await self.write_part(held, part)
                 if result is not CommitResult.COMMITTED:
                     return result

@@ -40,6 +40,7 @@ class RowWriter:
         """
         projection = held.state.projection
         assert projection is not None
+        begun: ExecutionStarted | None = None
         first = held.row_is_late or held.row_execution != projection.execution_id or commit.replace
         status = held.row_is_late or commit.status_changed or commit.ended
         if not (first or status):
@@ -51,6 +52,9 @@ class RowWriter:
             started = begun or held.started
             full.input = None if started is None else started.input
         try:
+            if first and begun is None:
+                # The write of its first commit was missed: the row has the input of the execution before.
+                full.input = await self._input(held)
             values = await self._formats.row_of(full, held.start_id, first=first, status=status)
             await self._write(held, values)
         except StoreError as error:
@@ -62,6 +66,14 @@ class RowWriter:
         projection = held.state.projection
         if held.row_lags and projection is not None and not held.row_is_late:
             await self._write(held, await self._formats.row_of(projection, held.start_id, first=False, status=False))
+
+    async def _input(self, held: Held) -> str | None:
+        """The input of the execution that is held, from the row of its start; None where that is gone."""
+        row = await self._access.event_row(held.instance_id, 1)
+        if row is None or row.values.get("ExecutionId") != held.execution_id:
+            return None
+        event = (await self._formats.event(held.instance_id, row)).event
+        return event.input if isinstance(event, ExecutionStarted) else None
 
     async def _write(self, held: Held, values: dict[str, Value | None]) -> None:
         table = self._access.names.instances
