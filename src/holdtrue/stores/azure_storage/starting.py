@@ -1,7 +1,8 @@
 """Starts an instance: the instances row is the point of decision (rule 10).
 
 Insert, or replace under If-Match what the verified status allows to be replaced; an ambiguous answer is read back by
-the start's own id.  Then the start message, with the same ids however often it is put.
+the start's own id.  Then the start message, with the same ids however often it is put.  Where .NET may yet write the
+row of what is replaced, that is waited for first, and looked for afterwards (`late_rows`).
 """
 
 import logging
@@ -14,8 +15,9 @@ from holdtrue.stores.decisions import not_started
 from holdtrue.stores.errors import OutcomeUnknown
 from holdtrue.stores.protocol import CreateOutcome, CreateRequest, CreateResult
 
-from .access import BUSY, Access
+from .access import BUSY, Access, is_conflict
 from .formats import Formats
+from .late_rows import LateRows
 from .posting import Poster
 from .reading import Reader, Standing
 from .service import Conflict, Do, NotThere, Operation, Refused, ServiceError
@@ -33,6 +35,7 @@ class Starter:
         self._formats = formats
         self._poster = poster
         self._reader = reader
+        self._late_rows = LateRows(access, formats)
 
     async def create(self, request: CreateRequest) -> CreateOutcome:
         """Create an instance, unless what stands under its id is in the way.
@@ -49,39 +52,53 @@ class Starter:
                 await self._poster.start(start)
                 return _created(None, start)
             unsure = inserted is None
-        pause = 0.1
-        for _ in range(TRIES):
+        pause, tries, before = 0.1, 0, ""
+        while tries < TRIES:
             standing = await self._reader.standing(started.instance_id)
-            if standing.view is not None and standing.view.start_id == start.start_id:
+            view = standing.view
+            if view is None or view.start_id != start.start_id:
+                refused = _refusal(standing, request)
+                if refused is not None:
+                    return refused
+            elif not before or view.execution_id != before:
                 # Ours: by an attempt before, or by one whose answer was lost.
-                outcome = await self._accepted(standing, start, unsure)
+                outcome = await self._accepted(standing, start, unsure, before)
                 if outcome is not None:
                     return outcome
-            refused = _refusal(standing, request)
-            if refused is not None:
-                return refused
+            late = await self._late_rows.may_come(standing)
+            if late and await self._late_rows.comes_yet(standing):
+                continue
+            if late and standing.sentinel is not None:
+                before = standing.sentinel.execution_id
+            tries += 1
             generation = _generation(standing)
             current = msgspec.structs.replace(start, started=msgspec.structs.replace(started, generation=generation))
-            operation = await self._operation(current, standing)
-            try:
-                await self._access.service.tables.write(self._access.names.instances, operation)
-            except (Conflict, NotThere) as error:
-                if isinstance(error, NotThere) and error.code == "TableNotFound":
-                    raise self._access.failure(f"instance {started.instance_id!r}", error) from error
-                unsure = True
-            except ServiceError as error:
-                if isinstance(error, Refused) and error.status not in BUSY:
-                    raise self._access.failure(f"instance {started.instance_id!r}", error) from error
-                unsure = True
-            else:
+            if await self._write(current, standing):
                 await self._poster.start(current)
+                if before:
+                    await self._late_rows.write_over(current, before)
                 return _created(standing, current)
+            unsure = True
             await self._access.environment.sleep(pause)
             pause = min(2.0, pause * 2)
         raise OutcomeUnknown(
             f"instance {started.instance_id!r}: the storage account gives no clear answer; whether the start was "
             "accepted shows in its status. Try again with the same start id"
         )
+
+    async def _write(self, start: Start, standing: Standing) -> bool:
+        """Write the row of a start over what stands there; false where that is not known to be done."""
+        try:
+            await self._access.service.tables.write(
+                self._access.names.instances, await self._operation(start, standing)
+            )
+        except ServiceError as error:
+            if isinstance(error, NotThere) and error.code == "TableNotFound":
+                raise self._access.failure(f"instance {start.started.instance_id!r}", error) from error
+            if is_conflict(error):
+                return False
+            raise self._access.failure(f"instance {start.started.instance_id!r}", error) from error
+        return True
 
     async def _insert(self, start: Start) -> bool | None:
         """Insert the row of the first start of an id; false where there is a row, None where that is not known."""
@@ -98,7 +115,7 @@ class Starter:
             return None
         return True
 
-    async def _accepted(self, standing: Standing, start: Start, unsure: bool) -> CreateOutcome | None:
+    async def _accepted(self, standing: Standing, start: Start, unsure: bool, before: str) -> CreateOutcome | None:
         """The outcome of a start whose row stands; its message is put again where the instance has not begun."""
         assert standing.view is not None and standing.row is not None
         record = standing.record
@@ -107,6 +124,8 @@ class Starter:
         if record.projection.status is Status.PENDING and not record.length:
             waiting = await self._formats.waiting_start(standing.row, start.started.instance_id)
             await self._poster.start(waiting)
+            if before:
+                await self._late_rows.write_over(waiting, before)
         if unsure:
             return CreateOutcome(
                 result=CreateResult.CREATED,
