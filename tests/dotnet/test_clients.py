@@ -6,10 +6,12 @@ from typing import Any
 
 from holdtrue.core.projection import Status
 from tests.dotnet import peer
-from tests.dotnet.sides import Sides, begun, on, outcome
+from tests.dotnet.sides import DONE_SECONDS, Sides, begun, on, outcome
 from tools.azurite import Azurite
 
 pytestmark = peer.needed
+
+TIMES = 20
 
 
 def test_a_dotnet_client_beside_our_worker(azurite: Azurite) -> None:
@@ -80,9 +82,38 @@ async def our_client(sides: Sides) -> None:
     how, _ = await outcome(sides, "ended")
     assert how == "Terminated"
 
+    await client.start("Rewindable", instance_id="rewound")
+    for attempt in range(2):
+        while not _failed_so(await client.get_status("rewound"), f"flaky {attempt}"):
+            await asyncio.sleep(0.2)
+        await client.rewind("rewound", "once more")
+    assert (await outcome(sides, "rewound")) == ("Completed", 4)
+
     await client.purge("chain")
     assert await client.get_status("chain") is None
     assert await sides.dotnet("status", "chain") is None
+
+
+def test_our_client_starts_anew_what_dotnet_has_just_ended(azurite: Azurite) -> None:
+    """At that moment .NET has yet to write the row of the end, which must not stand over the new start."""
+    on(azurite, started_anew)
+
+
+async def started_anew(sides: Sides) -> None:
+    """Each start runs, and none is run twice."""
+    await sides.dotnet("create-hub")
+    await sides.worker("dotnet")
+    client = await sides.client()
+    for number in range(TIMES):
+        await client.start("Singleton", input=str(number), instance_id="job")
+        async with asyncio.timeout(DONE_SECONDS):
+            while (status := await client.get_status("job")).runtime_status is not Status.COMPLETED:
+                await asyncio.sleep(0.01)
+        assert status.output == f"worked {number}"
+
+
+def _failed_so(status: Any, text: str) -> bool:
+    return status.runtime_status is Status.FAILED and text in status.failure.message
 
 
 def _shows(state: Any, status: str, text: str) -> bool:

@@ -13,8 +13,8 @@ from holdtrue.stores.errors import StoreError
 
 from .access import Access
 from .formats import Formats
-from .partitions import OUR_PREFIX, is_lease, read_lease
 from .reading import Standing
+from .served import dotnet_serves
 from .service import Conflict, Do, NotThere, Operation
 from .verdicts import RowView
 
@@ -24,8 +24,6 @@ LATEST_TICKS: Ticks = 60 * TICKS_PER_SECOND
 """A live .NET worker has written the row so long after its commit."""
 LOOK_SECONDS = 0.5
 """So often a start that waits for it looks."""
-SKEW_TICKS: Ticks = 60 * TICKS_PER_SECOND
-"""A .NET worker counts as live for so long after its lease, in case that this process's clock is ahead."""
 TRIES = 6
 
 
@@ -41,7 +39,7 @@ class LateRows:
         sentinel, view = standing.sentinel, standing.view
         if sentinel is None or sentinel.is_ours or (view is not None and view.status in TERMINAL):
             return False
-        return await self._dotnet_serves()
+        return await dotnet_serves(self._access)
 
     async def comes_yet(self, standing: Standing) -> bool:
         """Whether a row that may come is to be waited for; if so, some time has passed."""
@@ -78,16 +76,3 @@ class LateRows:
     @staticmethod
     def _is_late(view: RowView, start: Start, before: str) -> bool:
         return view.start_id == start.start_id and view.execution_id == before
-
-    async def _dotnet_serves(self) -> bool:
-        """Whether a .NET worker has a partition, or had one until a moment ago."""
-        since = self._access.environment.now() - SKEW_TICKS
-        for row in await self._access.query(self._access.names.partitions, None):
-            if not is_lease(row):
-                continue
-            lease = read_lease(row)
-            ended = lease.expires_at is not None and lease.expires_at < since
-            owners = [name for name in (lease.current_owner, lease.next_owner) if name is not None]
-            if not ended and any(not name.startswith(OUR_PREFIX) for name in owners):
-                return True
-        return False

@@ -10,11 +10,13 @@ from holdtrue.stores.errors import OutcomeUnknown
 from holdtrue.stores.protocol import SendOutcome, SendResult
 
 from .access import Access
+from .dotnet_rewind import DotNetRewind
 from .formats import Formats
 from .names import SENTINEL
 from .posting import Poster
 from .reading import Reader, Standing
 from .sentinel import next_episode, state_values
+from .served import dotnet_serves
 from .service import Conflict, Do, NotThere, Operation
 from .terminating import Terminator
 
@@ -32,6 +34,7 @@ class Sender:
         self._poster = poster
         self._reader = reader
         self._terminator = terminator
+        self._dotnet_rewind = DotNetRewind(access, formats, poster)
         self._random = access.environment.random()
 
     async def send(self, message: OutboundMessage) -> SendOutcome:
@@ -54,6 +57,9 @@ class Sender:
                 await self._terminator.end_below(message.instance_id, end, id)
             if not isinstance(message.event, ExecutionRewound) or record.projection.status is not Status.FAILED:
                 return SendOutcome(result=SendResult.ENDED)
+            if await dotnet_serves(self._access):
+                await self._dotnet_rewind.rewind(message.instance_id, message.event.reason)
+                return SendOutcome(result=SendResult.ACCEPTED)
             if not await self._rewinding(message.instance_id, standing):
                 return SendOutcome(result=SendResult.ENDED)
         await self._poster.client_message(message, id)
