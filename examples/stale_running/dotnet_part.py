@@ -134,7 +134,7 @@ async def _answer_lost(stage: Stage, dotnet: DotNet) -> tuple[Watch, float]:
 async def _killed(stage: Stage, dotnet: DotNet) -> tuple[Watch, float]:
     hub, title = "DotNetKilled", ".NET 2.11.2: killed after the last write"
     async with stage.hub(hub) as direct, dotnet.worker(hub, *SHORT) as worker, Watch(direct, hub, JOB, title) as watch:
-        stage.proxy.spoil(ends_in(hub, JOB), killed(worker.kill))
+        stage.proxy.spoil(ends_in(hub, JOB), killed(lambda _: worker.kill()))
         watch.note("the job is started")
         await dotnet.ask(hub, "start", "Singleton", JOB, minute(1))
         await watch.until(lambda tables: bool(tables.ends), "the history's end")
@@ -150,6 +150,7 @@ async def _left_behind(stage: Stage, dotnet: DotNet) -> tuple[Watch, tuple[Table
         await recorded_hubs.put(direct, "StuckRunning")
         async with dotnet.worker(hub), Watch(direct, hub, JOB, title) as watch:
             watch.note("a worker serves the hub")
+            await watch.until(lambda tables: bool(tables.ends), "the row that was left")
             await asyncio.sleep(UNMENDED_SECONDS)
             unmended = watch.tables
             watch.note("raise an event")

@@ -273,6 +273,7 @@ def _with_globals(function: Callable[..., ExitCode | None]) -> Callable[..., Non
             raise typer.Exit(int(code))
 
     invoke.__name__ = getattr(function, "__name__", "command")
+    invoke.__module__ = function.__module__
     invoke.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=parameters, return_annotation=None
     )

@@ -7,18 +7,20 @@ import sys
 
 import typer
 
+from holdtrue.cli import control, dead_letters, histories, hub, init, instances, schedules, settings, settling, worker
 from holdtrue.cli.app import app
 from holdtrue.cli.exits import ExitCode
-
-# isort: off
-# Importing a module registers its commands; the order is that of the help.
-from holdtrue.cli import init, worker, instances, control, schedules, dead_letters, hub, histories, settings, settling
-
-# isort: on
 
 __all__ = ["app", "run_program"]
 
 COMMAND_MODULES = (init, worker, instances, control, schedules, dead_letters, hub, histories, settings, settling)
+"""In the order of the help; importing a module registers its commands."""
+
+_PLACES = {module.__name__: place for place, module in enumerate(COMMAND_MODULES)}
+# Whoever imported one of them alone has registered its commands first.
+app.registered_commands.sort(key=lambda registered: _PLACES[registered.callback.__module__])
+_GROUPS = [module.commands for module in (schedules, dead_letters, settings, settling)]
+app.registered_groups.sort(key=lambda registered: _GROUPS.index(registered.typer_instance))
 
 
 def run_program() -> None:

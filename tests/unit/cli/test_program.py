@@ -18,6 +18,15 @@ REPOSITORY = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "TERM": "xterm-256color"}
 
 
+def test_the_order_of_the_commands_does_not_depend_on_who_was_imported_first() -> None:
+    program = "import holdtrue.cli.settling, holdtrue.cli.worker; from holdtrue.cli.reference import render; "
+    program += "print(render(), end='')"
+    drawn = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
+    assert drawn.stdout == render()
+
+
 def test_the_reference_page_is_drawn_from_the_code() -> None:
     page = (REPOSITORY / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     assert page == render(), "run: python -m holdtrue.cli.reference > docs/reference/cli.md"
