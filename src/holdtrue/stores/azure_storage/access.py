@@ -42,11 +42,15 @@ DENIED = frozenset((401, 403))
 
 
 class Partition(msgspec.Struct, kw_only=True):
-    """A history partition as read: its sentinel, its event rows in order, its extra rows in order."""
+    """A history partition as read: its sentinel, its event rows in order, its extra rows in order.
+
+    `strange` are the keys of rows that are none of these.
+    """
 
     sentinel: Sentinel | None
     rows: list[Row]
     extras: list[Row]
+    strange: list[str] = []
 
 
 class Access:
@@ -105,11 +109,15 @@ class Access:
 
     async def sentinel(self, instance_id: str) -> Sentinel | None:
         """The sentinel."""
+        row = await self.sentinel_row(instance_id)
+        return None if row is None else read_sentinel(row)
+
+    async def sentinel_row(self, instance_id: str) -> Row | None:
+        """The sentinel's row as it stands, whatever it says."""
         key = escape_key(instance_id)
-        row = await self.read(
+        return await self.read(
             f"instance {instance_id!r}", lambda: self.service.tables.get(self.names.history, key, SENTINEL)
         )
-        return None if row is None else read_sentinel(row)
 
     async def event_row(self, instance_id: str, ordinal: int) -> Row | None:
         """One row of the history, whichever execution it is of."""
@@ -278,7 +286,7 @@ class Access:
 
 
 def _sorted_out(rows: Sequence[Row]) -> Partition:
-    events, extras = [], []
+    events, extras, strange = [], [], []
     sentinel: Sentinel | None = None
     for row in rows:
         if row.key == SENTINEL:
@@ -287,7 +295,9 @@ def _sorted_out(rows: Sequence[Row]) -> Partition:
             extras.append(row)
         elif "EventType" in row.values:
             events.append(row)
-    return Partition(sentinel=sentinel, rows=events, extras=extras)
+        else:
+            strange.append(row.key)
+    return Partition(sentinel=sentinel, rows=events, extras=extras, strange=strange)
 
 
 def extra_of(row: Row) -> str:

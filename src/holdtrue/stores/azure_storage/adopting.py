@@ -7,6 +7,7 @@ given, dropped, kept beside the history, put back or buried (`arrivals`); only w
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -29,11 +30,12 @@ from holdtrue.core.projection import TERMINAL, Condition, Projection, Status, in
 from holdtrue.environment import Environment
 from holdtrue.stores.decisions import ends, refused_answer, replaced_answer
 from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
-from holdtrue.stores.protocol import CommitResult, InstanceRecord, Lease, LockedInstance
+from holdtrue.stores.protocol import CommitResult, Committing, InstanceRecord, Lease, LockedInstance
 
 from .access import Access, Partition
 from .arrivals import Arrived, Decided, Run, decide, doubles, is_meant, is_wake, parents_of
 from .committing import Committer
+from .damaged import end_unread, is_over
 from .dead_letters import DeadLetters
 from .formats import Formats, HistoryRow
 from .holding import Held
@@ -253,7 +255,8 @@ class Adopter:
         """Read an instance again that could not be read: it may have been written between two pages.
 
         What can never be read is held, with its reason, and its messages wait beside it for it to be mended: None.
-        Raises StoreCorrupt where there is no sentinel of ours that could say so: the messages come again by themselves.
+        One that has ended, or is ended by a message, needs its history no more.  Raises StoreCorrupt where there is no
+        sentinel of ours that could say so: the messages come again by themselves.
         """
         before = await self._access.sentinel(held.instance_id)
         try:
@@ -264,15 +267,59 @@ class Adopter:
                 raise
             if sentinel.state.started is None or sentinel.state.purging:
                 raise
-            await self._set_aside(held, arrived, sentinel, error)
+            rewinds = any(isinstance(one.event, ExecutionRewound) for one in arrived)
+            if is_over(sentinel.state) and not rewinds:
+                return await self._read_without_history(held, sentinel)
+            if not await self._end_unread(held, arrived, sentinel):
+                await self._set_aside(held, arrived, sentinel, error)
             return None
+
+    async def _read_without_history(self, held: Held, sentinel: Sentinel) -> Read:
+        """An instance by its sentinel and its row; of what it owes there is what stands in extra rows."""
+        with suppress(StoreCorrupt):
+            sentinel = await self._payloads.whole(sentinel)
+        partition, row = await asyncio.gather(
+            self._access.history_partition(held.instance_id), self._access.instances_row(held.instance_id)
+        )
+        if partition.sentinel is None or partition.sentinel.etag != sentinel.etag:
+            raise StoreUnavailable(f"instance {held.instance_id!r} changed while it was read; it is read anew")
+        read = self._into(held, partition, row, sentinel, [])
+        view, projection = read.view, sentinel.state.projection
+        assert projection is not None
+        read.projection, read.started = projection, sentinel.state.started
+        held.started = read.started
+        told = None if view is None else (view.execution_id, view.status)
+        held.row_is_late = told != (sentinel.execution_id, projection.status)
+        return read
+
+    async def _end_unread(self, held: Held, arrived: Sequence[Arrived], sentinel: Sentinel) -> bool:
+        """End an instance whose history cannot be read, if one of its messages does; whether one does."""
+        to_it = [one for one in arrived if one.execution_id in (None, "", sentinel.execution_id)]
+        inbound = [_inbound(one) for one in to_it]
+        if end_unread(sentinel.state, inbound, self._environment.now(), self._environment.new_id) is None:
+            return False
+        read = await self._read_without_history(held, sentinel)
+        if not self._committer.has_sent(held):
+            await self._pay(held, read)
+        commit = end_unread(held.state, inbound, self._environment.now(), self._environment.new_id)
+        assert commit is not None
+        held.given = {one.key: one for one in to_it}
+        log.error("instance %r is ended without its history, which cannot be read", held.instance_id)
+        await self._committer.apply(held, Committing(lease=held.lease, commit=commit, keep=False))
+        # What was not used up comes again, and is judged by the end.
+        left = [one.key for one in arrived if one.key in held.given or one not in to_it]
+        await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in left))
+        return True
 
     async def _set_aside(self, held: Held, arrived: Sequence[Arrived], sentinel: Sentinel, error: StoreCorrupt) -> None:
         held.etag, held.execution_id = sentinel.etag, sentinel.execution_id
         held.state, held.started = sentinel.state.copy(), sentinel.state.started
         held.given = {one.key: one for one in arrived}
         log.error("held: instance %r cannot be read: %s", held.instance_id, error)
-        reason = f"it cannot be read: {error}. It goes on when that is mended, and a host has been started since"
+        reason = (
+            f"it cannot be read: {error}. It goes on when that is mended, and a host has been started since; or "
+            "terminate it, and purge it"
+        )
         await self._committer.hold(
             held, Condition(kind="held", reason=reason, since=self._environment.now()), ends_too=True
         )

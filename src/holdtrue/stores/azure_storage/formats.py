@@ -265,7 +265,7 @@ class Formats:
         if most is not None and len(found) != most:
             raise StoreCorrupt(
                 f"instance {instance_id!r}: {most} events are committed and {len(found)} are there; its history is "
-                "damaged. Restore it, or purge the instance"
+                "damaged. Restore it, or terminate the instance and purge it"
             )
         counting = without_leftovers([one.event for one in found])
         return [HistoryRow(one.ordinal, event, one.more) for one, event in zip(found, counting, strict=False)]

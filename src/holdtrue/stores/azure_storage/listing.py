@@ -1,6 +1,7 @@
 """Reads more of an instance than its status, and figures of all: histories, copies, children, counts."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from holdtrue.core.events import (
 )
 from holdtrue.core.outgoing import work_item
 from holdtrue.core.projection import TERMINAL
-from holdtrue.stores.errors import StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
 from holdtrue.stores.protocol import (
     ActivityCopy,
     ActivityInfo,
@@ -34,6 +35,8 @@ from .host_rows import HostRows
 from .progress import Report, Reports
 from .reading import Reader
 from .verdicts import names_newer_start
+
+log = logging.getLogger("holdtrue.azure_storage")
 
 SCHEMA_VERSION = 1
 COPY_TRIES = 20
@@ -135,6 +138,14 @@ class Listing:
             if starts or (parent is not None and parent.instance_id == instance_id):
                 found[name] = None
         return list(found)
+
+    async def readable_children(self, instance_id: str) -> list[str]:
+        """The direct children, as far as rows can be read: where its history cannot be, those whose rows name it."""
+        try:
+            return await self.children(instance_id)
+        except StoreCorrupt as error:
+            log.warning("its children are known by their rows alone: %s", error)
+            return [self._formats.instance_of(row) for row in await self._access.children_rows(instance_id)]
 
     # -- figures ---------------------------------------------------------------------------------------
 

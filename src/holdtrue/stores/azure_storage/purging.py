@@ -3,9 +3,12 @@
 Whoever meets an interrupted purge goes on with it; a new execution of the id that begins meanwhile stops it.  Blobs
 are listed before the row goes, so that none of a newer execution is among them, and deleted before the sentinel that
 says up to when they were made.
+
+An instance whose status nobody can read is purged as it is where it is named itself: nobody could end it.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -13,7 +16,7 @@ import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.projection import TERMINAL
-from holdtrue.stores.errors import StoreMissing, StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreMissing, StoreUnavailable
 from holdtrue.stores.protocol import Purged
 
 from .access import Access, is_conflict
@@ -22,9 +25,11 @@ from .listing import Listing
 from .names import SENTINEL, blob_prefixes, is_blob_of
 from .progress import Reports
 from .reading import Reader
-from .sentinel import Sentinel, state_values
-from .service import ANY, BlobInfo, Conflict, Do, NotThere, Operation, ServiceError
+from .sentinel import Sentinel, State, state_values
+from .service import ANY, BlobInfo, Conflict, Do, NotThere, Operation, Row, ServiceError
 from .verdicts import names_newer_start
+
+log = logging.getLogger("holdtrue.azure_storage")
 
 BATCH = 99
 TRIES = 8
@@ -46,20 +51,30 @@ class Purger:
         """Delete ended instances, with all below them that have ended."""
         counts = Purged(refused=[])
         for instance_id in instance_ids:
-            below = await self._listing.children(instance_id) if recursive else []
-            if not await self._purge_one(instance_id, counts):
+            below = await self._listing.readable_children(instance_id) if recursive else []
+            if not await self._purge_one(instance_id, counts, unread_too=True):
                 continue
             while below:
                 child = below.pop()
-                further = await self._listing.children(child)
-                if await self._purge_one(child, counts):
+                further = await self._listing.readable_children(child)
+                if await self._purge_one(child, counts, unread_too=False):
                     counts.children += 1
                     below += further
         return counts
 
-    async def _purge_one(self, instance_id: str, counts: Purged) -> bool:
+    async def _purge_one(self, instance_id: str, counts: Purged, *, unread_too: bool) -> bool:
         for _ in range(TRIES):
-            standing = await self._reader.standing(instance_id)
+            try:
+                standing = await self._reader.standing(instance_id)
+            except StoreCorrupt as error:
+                if not unread_too:
+                    counts.refused.append(instance_id)
+                    return False
+                log.warning("purged as it is: %s", error)
+                if not await self._purge_unread(instance_id):
+                    continue
+                counts.instances += 1
+                return True
             record, row, sentinel = standing.record, standing.row, standing.sentinel
             if record is None:
                 if sentinel is not None and sentinel.state.purging:
@@ -72,19 +87,9 @@ class Purger:
                 return False
             blobs = await self._blobs_of(instance_id)
             if row is None or sentinel is None:
-                # No row and sentinel both that hold a newer execution up: what it has put since is not to be taken.
-                last_write = max(0 if one is None else one.timestamp for one in (row, sentinel))
-                blobs = [one for one in blobs if one.created < last_write - last_write % TICKS_PER_SECOND]
-            if row is not None:
-                try:
-                    await self._access.write(
-                        self._access.names.instances,
-                        Operation(do=Do.DELETE, partition=row.partition, key="", etag=row.etag),
-                    )
-                except NotThere:
-                    pass
-                except Conflict:
-                    continue
+                blobs = _made_before(blobs, max(0 if one is None else one.timestamp for one in (row, sentinel)))
+            if row is not None and not await self._delete_row(row):
+                continue
             if blobs and sentinel is not None:
                 sentinel = await self._marked(instance_id, sentinel, max(one.created for one in blobs) + 1)
                 if sentinel is None:
@@ -96,6 +101,51 @@ class Purger:
             counts.instances += 1
             return True
         raise StoreUnavailable(f"instance {instance_id!r} changes while it is purged: try again")
+
+    async def _delete_row(self, row: Row) -> bool:
+        """Delete an instances row as it was read; false where it has changed since."""
+        operation = Operation(do=Do.DELETE, partition=row.partition, key="", etag=row.etag)
+        try:
+            await self._access.write(self._access.names.instances, operation)
+        except NotThere:
+            pass
+        except Conflict:
+            return False
+        return True
+
+    async def _purge_unread(self, instance_id: str) -> bool:
+        """Purge an instance by the keys of its rows, whatever they say; false where it has changed meanwhile.
+
+        What its sentinel says is overwritten, so that whoever meets the rest goes on with an ordinary purge.
+        """
+        sentinel_row, row = await asyncio.gather(
+            self._access.sentinel_row(instance_id), self._access.instances_row(instance_id)
+        )
+        blobs = await self._blobs_of(instance_id)
+        if row is None or sentinel_row is None:
+            blobs = _made_before(blobs, max(0 if one is None else one.timestamp for one in (row, sentinel_row)))
+        if row is not None and not await self._delete_row(row):
+            return False
+        if sentinel_row is None:
+            await self._delete(blobs)
+        else:
+            before = max((one.created for one in blobs), default=-1) + 1
+            operation = Operation(
+                do=Do.MERGE,
+                partition=sentinel_row.partition,
+                key=SENTINEL,
+                values=state_values(State(purging=True, blobs_before=before)),
+                etag=sentinel_row.etag,
+            )
+            try:
+                await self._access.write(self._access.names.history, operation)
+            except (Conflict, NotThere):
+                return False
+            sentinel = await self._access.sentinel(instance_id)
+            if sentinel is not None and sentinel.state.purging:
+                await self.finish(instance_id, sentinel)
+        await self._reports.forget_all(instance_id)
+        return True
 
     async def _marked(self, instance_id: str, sentinel: Sentinel, blobs_before: Ticks) -> Sentinel | None:
         """The sentinel, which says that it is being purged, and the blobs of before with it; None where it is gone or
@@ -132,7 +182,7 @@ class Purger:
                 if read.sentinel is None or not _is_still_purged(sentinel, read.sentinel):
                     return
                 etag = read.sentinel.etag
-                keys = [row.key for row in (*read.rows, *read.extras)]
+                keys = [*(row.key for row in (*read.rows, *read.extras)), *read.strange]
             now, keys = keys[:BATCH], keys[BATCH:]
             operations = [Operation(do=Do.DELETE, partition=partition, key=key, etag=ANY) for key in now]
             last = not keys
@@ -177,6 +227,12 @@ class Purger:
     async def _delete(self, blobs: Sequence[BlobInfo]) -> None:
         for begin in range(0, len(blobs), AT_ONCE):
             await asyncio.gather(*(self._formats.delete_blob(one.name) for one in blobs[begin : begin + AT_ONCE]))
+
+
+def _made_before(blobs: Sequence[BlobInfo], last_write: Ticks) -> list[BlobInfo]:
+    """The blobs of an instance without row or without sentinel: no two hold a newer execution up, and what that has
+    put since is not to be taken."""
+    return [one for one in blobs if one.created < last_write - last_write % TICKS_PER_SECOND]
 
 
 def _is_still_purged(sentinel: Sentinel, found: Sentinel) -> bool:

@@ -28,9 +28,9 @@ class Terminator:
         above = [instance_id]
         while above:
             parent = above.pop()
-            below = [name for name in await self._listing.children(parent) if name not in seen]
+            below = [name for name in await self._listing.readable_children(parent) if name not in seen]
             seen.update(below)
-            (standing, *records) = await self._reader.records([parent, *below])
+            (standing, *records) = await self._reader.readable([parent, *below])
             for name, record in zip(below, records, strict=True):
                 if record is not None and record.projection.status in TERMINAL:
                     above.append(name)
