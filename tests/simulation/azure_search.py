@@ -16,7 +16,7 @@ from broken import Broken
 from chance import AtSteps, Clock
 from search import Failed, shrink, story
 
-from holdtrue.stores.azure_storage import adopting, committing, formats, planning, purging
+from holdtrue.stores.azure_storage import formats, keeping, planning, purging
 from holdtrue.testing.faults import Fault, FaultList, Faults, Kind
 from holdtrue.testing.storage_faults import OF_WRITES, READS, Call, CallFault, CallFaultList, CallFaults, Mishap
 from holdtrue.testing.virtual_time import run
@@ -103,8 +103,7 @@ def play(
 
 SMALL = (
     (planning, "MOST_OPERATIONS", 6),
-    (adopting, "MOST_KEPT", 3),
-    (committing, "MOST_KEPT", 3),
+    (keeping, "MOST_KEPT", 3),
     (purging, "BATCH", 3),
     (formats, "LONGEST_DELAY", 15),
 )

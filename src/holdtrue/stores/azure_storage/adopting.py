@@ -26,7 +26,7 @@ from holdtrue.core.events import (
     TimerFired,
 )
 from holdtrue.core.messages import DeadLetter, InboundMessage, OutboundMessage
-from holdtrue.core.projection import TERMINAL, Condition, Projection, Status, initial, project, rewinding
+from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project, rewinding
 from holdtrue.environment import Environment
 from holdtrue.stores.decisions import ends, refused_answer, replaced_answer
 from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
@@ -35,11 +35,11 @@ from holdtrue.stores.protocol import CommitResult, Committing, InstanceRecord, L
 from .access import Access, Partition
 from .arrivals import Arrived, Decided, Run, decide, doubles, is_meant, is_wake, parents_of
 from .committing import Committer
-from .damaged import end_unread, is_over
+from .damaged import end_unread, is_over, set_aside
 from .dead_letters import DeadLetters
 from .formats import Formats, HistoryRow
 from .holding import Held
-from .keeping import MOST_KEPT, PREFIX, kept_row, read_kept
+from .keeping import kept_beside, kept_rows
 from .large import Blob
 from .local import LAST_DELIVERY, judge, places
 from .local_runs import LocalRuns, Runs
@@ -137,11 +137,10 @@ class Adopter:
             read = again
         read = await self._finished(held, read)
         arrived = await self._take_over(held, read, arrived)
-        kept = [read_kept(row, self._mail.next_number()) for row in read.partition.extras if row.key.startswith(PREFIX)]
-        held.kept_later = frozenset(one.id for one in kept[MOST_KEPT:])
+        kept = await kept_beside(self._formats, self._letters, self._mail, held, read.partition.extras)
         status = None if read.projection is None else read.projection.status
         state = held.state
-        messages = await self._with_waiting_start(held, read, [*kept[:MOST_KEPT], *arrived])
+        messages = await self._with_waiting_start(held, read, [*kept, *arrived])
         if held.rewound_by_dotnet:
             messages = [self._rewind(held), *messages]
         decided = decide(
@@ -271,7 +270,8 @@ class Adopter:
             if is_over(sentinel.state) and not rewinds:
                 return await self._read_without_history(held, sentinel)
             if not await self._end_unread(held, arrived, sentinel):
-                await self._set_aside(held, arrived, sentinel, error)
+                left = await set_aside(self._committer, held, arrived, sentinel, error, self._environment.now())
+                await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in left))
             return None
 
     async def _read_without_history(self, held: Held, sentinel: Sentinel) -> Read:
@@ -294,7 +294,10 @@ class Adopter:
 
     async def _end_unread(self, held: Held, arrived: Sequence[Arrived], sentinel: Sentinel) -> bool:
         """End an instance whose history cannot be read, if one of its messages does; whether one does."""
-        to_it = [one for one in arrived if one.execution_id in (None, "", sentinel.execution_id)]
+        known = doubles(sentinel)
+        to_it = [
+            one for one in arrived if one.execution_id in (None, "", sentinel.execution_id) and one.id not in known
+        ]
         inbound = [_inbound(one) for one in to_it]
         if end_unread(sentinel.state, inbound, self._environment.now(), self._environment.new_id) is None:
             return False
@@ -310,20 +313,6 @@ class Adopter:
         left = [one.key for one in arrived if one.key in held.given or one not in to_it]
         await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in left))
         return True
-
-    async def _set_aside(self, held: Held, arrived: Sequence[Arrived], sentinel: Sentinel, error: StoreCorrupt) -> None:
-        held.etag, held.execution_id = sentinel.etag, sentinel.execution_id
-        held.state, held.started = sentinel.state.copy(), sentinel.state.started
-        held.given = {one.key: one for one in arrived}
-        log.error("held: instance %r cannot be read: %s", held.instance_id, error)
-        reason = (
-            f"it cannot be read: {error}. It goes on when that is mended, and a host has been started since; or "
-            "terminate it, and purge it"
-        )
-        await self._committer.hold(
-            held, Condition(kind="held", reason=reason, since=self._environment.now()), ends_too=True
-        )
-        await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in held.given))
 
     # -- finishing what was left -----------------------------------------------------------------------
 
@@ -576,8 +565,7 @@ class Adopter:
         """Write messages beside the history, in transactions with the sentinel (rule 11)."""
         if not held.state.rows:
             self.kept_for.add(held.instance_id)
-        for begin in range(0, len(messages), MOST_KEPT):
-            writes = [kept_row(held, one) for one in messages[begin : begin + MOST_KEPT]]
+        for writes in await kept_rows(self._formats, held, messages):
             view = read.view
             execution = held.execution_id or ("" if view is None else view.execution_id)
             state = msgspec.structs.replace(

@@ -24,7 +24,7 @@ from .access import Access, is_conflict
 from .arrivals import Arrived, ends_from_outside
 from .formats import Formats
 from .holding import Held
-from .keeping import MOST_KEPT, kept_row
+from .keeping import kept_rows
 from .large import Blob
 from .local import Place, choose_keeper, named, runnable, without
 from .local_runs import LocalRuns, Runs
@@ -132,7 +132,7 @@ class Committer:
                 )
 
             def encode_extra(extra: Extra) -> Mapping[str, Value | None]:
-                return self._formats.extra_values(held.instance_id, episode, extra, blobs)
+                return self._formats.extra_values(held.instance_id, f"{episode}-owed", extra, blobs)
 
             planned = plan(
                 commit,
@@ -264,8 +264,7 @@ class Committer:
                 episode=next_episode(held.state.episode, self.chance()),
                 previous=held.state.episode,
             )
-            for begin in range(0, max(1, len(messages)), MOST_KEPT):
-                writes = [kept_row(held, one) for one in messages[begin : begin + MOST_KEPT]]
+            for writes in await kept_rows(self._formats, held, messages) or [[]]:
                 part = Part(operations=writes, state=state, execution_id=execution, complete=False, aside=True)
                 if await self.write_part(held, part) is not CommitResult.COMMITTED:
                     return

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from holdtrue.core.events import TICKS_PER_SECOND, Ticks
-from holdtrue.core.messages import DeadLetter
+from holdtrue.core.events import TICKS_PER_SECOND, GenericEvent, Ticks
+from holdtrue.core.messages import DeadLetter, OutboundMessage
 from holdtrue.stores.errors import StoreCorrupt
 from holdtrue.stores.protocol import StoredDeadLetter
 
@@ -30,6 +30,12 @@ def number_of(inserted: Ticks, id: str) -> int:
     """A letter's number: by the second in which its message was put, and the same however often it is buried."""
     chance = int(hashlib.sha256(id.encode()).hexdigest()[:12], 16)
     return inserted // TICKS_PER_SECOND * A_SECOND + chance % A_SECOND
+
+
+def unreadable_kept(instance_id: str, error: Exception) -> DeadLetter:
+    """The letter of a message beside a history that nobody can read."""
+    message = OutboundMessage(instance_id=instance_id, event=GenericEvent(timestamp=0, data=None))
+    return DeadLetter(instance_id=instance_id, reason=str(error), message=message)
 
 
 class DeadLetters:

@@ -17,7 +17,7 @@ from holdtrue.core.projection import Projection, Status, initial
 from holdtrue.stores.errors import StoreCorrupt
 from holdtrue.stores.protocol import InstanceRecord
 
-from .access import Access
+from .access import Access, extra_of
 from .arrivals import Arrived
 from .dotnet_json import FormatError
 from .dotnet_leftovers import without_leftovers
@@ -37,7 +37,7 @@ from .owing import Extra, RowExtra
 from .planning import LogRow, decode_extra, decode_log, encode_log
 from .row_reading import read_event
 from .rows import event_values
-from .sentinel import Sentinel, columns, extra_text, text_of
+from .sentinel import Sentinel, columns, extra_text
 from .service import QueueMessage, Row, Value
 from .verdicts import RowView
 
@@ -197,24 +197,28 @@ class Formats:
 
     # -- extra rows ------------------------------------------------------------------------------------
 
-    def extra_values(self, instance_id: str, episode: str, extra: Extra, blobs: list[Blob]) -> dict[str, Value | None]:
-        """The columns of an extra row; where they would be too large, its text goes to a blob."""
+    def extra_values(self, instance_id: str, label: str, extra: Any, blobs: list[Blob]) -> dict[str, Value | None]:
+        """The columns of an extra row; where they would be too large, its text goes to a blob named by `label`."""
         try:
             return extra_text(extra)
         except ValueError:
             text = msgspec.json.encode(extra).decode()
-            blob = Blob(f"{own_folder(instance_id)}/{OWN}{episode}-owed.json.gz", pack(text))
+            blob = Blob(f"{own_folder(instance_id)}/{OWN}{label}.json.gz", pack(text))
             blobs.append(blob)
             return {**columns(""), BLOB_COLUMN: blob.name}
 
-    async def extra_in(self, row: Row) -> Extra:
-        """What an extra row holds; raises StoreCorrupt."""
+    async def text_of_extra(self, row: Row) -> str:
+        """What an extra row holds, or the blob that it names; raises StoreCorrupt."""
         name = row.values.get(BLOB_COLUMN)
+        if isinstance(name, str):
+            return unpack(await self.get_blob(name), f"blob {name!r}")
+        return extra_of(row)
+
+    async def extra_in(self, row: Row) -> Extra:
+        """The debt that an extra row holds; raises StoreCorrupt."""
         try:
-            if isinstance(name, str):
-                return decode_extra(unpack(await self.get_blob(name), f"blob {name!r}"))
-            return decode_extra(text_of(row.values) or "")
-        except (ValueError, msgspec.DecodeError) as error:
+            return decode_extra(await self.text_of_extra(row))
+        except msgspec.DecodeError as error:
             raise StoreCorrupt(f"the extra row {row.key!r} of instance partition {row.partition!r}: {error}") from error
 
     # -- history ---------------------------------------------------------------------------------------
@@ -304,7 +308,12 @@ class Formats:
     def start_options(self, row: Row | None) -> StartOptions | None:
         """What .NET's row has no column for; None where the start is not ours."""
         text = None if row is None else row.values.get(START_COLUMN)
-        return msgspec.json.decode(text, type=StartOptions) if isinstance(text, str) else None
+        if row is None or not isinstance(text, str):
+            return None
+        try:
+            return msgspec.json.decode(text, type=StartOptions)
+        except msgspec.DecodeError as error:
+            raise FormatError(f"instances row of {self.instance_of(row)!r}", f"its {START_COLUMN}: {error}") from error
 
     async def input_of_row(self, row: Row) -> tuple[bool, str | None]:
         """Whether the row tells the input, and the input."""

@@ -228,11 +228,17 @@ def _beside(
 
 
 def size_of(operations: Sequence[Operation]) -> int:
-    """Estimated bytes of operations: two a character of their texts, and what a row costs beside."""
+    """Estimated bytes of operations: of their texts as they are sent and as the tables count them, whichever is more,
+    and what a row costs beside."""
     return sum(
-        ROW_OVERHEAD + sum(2 * len(value) for value in one.values.values() if isinstance(value, str))
+        ROW_OVERHEAD + sum(_bytes_of(value) for value in one.values.values() if isinstance(value, str))
         for one in operations
     )
+
+
+def _bytes_of(text: str) -> int:
+    units = 2 * len(text)
+    return units if text.isascii() else max(units, len(text.encode("utf-8", "surrogatepass")))
 
 
 def _cuts(units: Sequence[Sequence[Operation]], beside: Sequence[Operation]) -> list[int]:

@@ -230,7 +230,11 @@ class Settler:
         waits = _start_waits(read)
         due = None if read.row is None or not waits else self._formats.scheduled_start(read.row)
         later = due is not None and self._formats.delay_until(due) > 0
-        kept = [read_kept(row, self._mail.next_number()) for row in read.partition.extras if row.key.startswith(PREFIX)]
+        kept = [
+            await read_kept(self._formats, row, self._mail.next_number())
+            for row in read.partition.extras
+            if row.key.startswith(PREFIX)
+        ]
         if obstacle is None and later:
             assert due is not None
             obstacle = _early(kept) or self._too_far(due)
