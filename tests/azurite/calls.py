@@ -97,6 +97,8 @@ async def make(service: Service, book: Book, call: Call) -> Any:
     except port.Refused as error:
         index = error.message.partition(":")[0] if method == "transact" else ""
         return type(error).__name__, error.status, error.code, index
+    except port.TooLarge as error:
+        return (type(error).__name__,)
     return _shared(method, call.given, answer, book)
 
 
@@ -297,6 +299,7 @@ class Chooser:
                 Call("blobs.put_blob", (container, blob, data), {"lease": lease}),
                 Call("blobs.put_blob", (container, blob, data), {"only_new": True}),
                 Call("blobs.get_blob", (container, blob)),
+                Call("blobs.get_blob", (container, blob), {"most": 150}),
                 Call("blobs.delete_blob", (container, blob)),
                 Call("blobs.list_blobs", (container, self._random.choice(("", "a", "a/", "z")))),
             )

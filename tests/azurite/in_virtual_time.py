@@ -115,6 +115,7 @@ class _Requests(Requests):
         *,
         expect: Collection[int],
         again: bool = False,
+        most: int | None = None,
     ) -> Answer:
         headers = {**(headers or {}), "holdtrue-clock": str(self.now * 1_000 // TICKS_PER_SECOND)}
-        return await super().send(service, method, path, query, headers, body, expect=expect, again=again)
+        return await super().send(service, method, path, query, headers, body, expect=expect, again=again, most=most)

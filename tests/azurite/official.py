@@ -269,10 +269,13 @@ class Blobs:
         with _Errors():
             await self._client.get_blob_client(container, blob).upload_blob(data, overwrite=not only_new, **how)
 
-    async def get_blob(self, container: str, blob: str) -> bytes | None:
+    async def get_blob(self, container: str, blob: str, *, most: int | None = None) -> bytes | None:
         try:
             with _Errors():
-                return bytes(await (await self._client.get_blob_client(container, blob).download_blob()).readall())
+                found = await self._client.get_blob_client(container, blob).download_blob()
+                if most is not None and found.size > most:
+                    raise port.TooLarge(f"{blob} has more than {most} bytes")
+                return bytes(await found.readall())
         except port.NotThere as gone:
             if gone.code == "ContainerNotFound":
                 raise

@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from holdtrue.core.events import Ticks
-from holdtrue.stores.azure_storage.service import BlobInfo, Conflict
+from holdtrue.stores.azure_storage.service import BlobInfo, Conflict, TooLarge
 
 from .storage_account import Account, expected_otherwise, not_there, refuse, request, seconds_in_ticks, whole_second
 
@@ -91,8 +91,10 @@ class ModelBlobs:
             there.lease = None
 
     @request
-    def get_blob(self, container: str, blob: str) -> bytes | None:
+    def get_blob(self, container: str, blob: str, *, most: int | None = None) -> bytes | None:
         there = self._container(container).blobs.get(blob)
+        if there is not None and most is not None and len(there.data) > most:
+            raise TooLarge(f"the blob {blob} has more than {most} bytes")
         return None if there is None else there.data
 
     @request

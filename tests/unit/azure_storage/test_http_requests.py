@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from holdtrue.environment import Environment
-from holdtrue.stores.azure_storage.http.connection import EMULATOR_KEY, from_connection_string
+from holdtrue.stores.azure_storage.http.connection import EMULATOR_KEY, Connection, from_connection_string
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.service import (
     ANY,
@@ -19,6 +20,7 @@ from holdtrue.stores.azure_storage.service import (
     QueueMessage,
     Refused,
     ServiceError,
+    TooLarge,
     Unsure,
 )
 
@@ -78,6 +80,12 @@ class Server:
         writer.close()
 
 
+def connection_to(port: int) -> Connection:
+    """An account whose services are all there."""
+    ends = "".join(f"{name}Endpoint=http://127.0.0.1:{port}/acc;" for name in ("Table", "Queue", "Blob"))
+    return from_connection_string(f"AccountName=acc;AccountKey={EMULATOR_KEY};{ends}")
+
+
 def against(
     answers: list[bytes | None],
     act: Callable[[HttpService], Awaitable[Any]],
@@ -90,9 +98,7 @@ def against(
     async def main() -> None:
         listening = await asyncio.start_server(server, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
-        ends = "".join(f"{name}Endpoint=http://127.0.0.1:{port}/acc;" for name in ("Table", "Queue", "Blob"))
-        connection = from_connection_string(f"AccountName=acc;AccountKey={EMULATOR_KEY};{ends}")
-        service = HttpService(connection, _Impatient(), timeout=timeout)
+        service = HttpService(connection_to(port), _Impatient(), timeout=timeout)
         await service.open()
         try:
             await act(service)
@@ -294,6 +300,36 @@ def test_the_name_of_a_blob_or_a_row_reaches_the_wire_as_it_is() -> None:
     server = against([answer(404, "", x_ms_error_code="BlobNotFound")], act)
     assert [unquote(target.removeprefix("/acc/c/")) for target in server.targets[:-1]] == names
     assert server.targets[-1].startswith("/acc/T(PartitionKey='.',RowKey='it%27%27s%2B%20%25')?")
+
+
+@pytest.mark.parametrize(
+    "head", ["content-length: 100000000", "transfer-encoding: chunked"], ids=["it says so", "it does not say"]
+)
+def test_no_more_of_a_blob_is_read_than_is_wanted(head: str) -> None:
+    """The server sends as much as anybody reads, and does not end: whoever read all of it would never be done."""
+    piece = b"1000\r\n" + b"x" * 0x1000 + b"\r\n" if "chunked" in head else b"x" * 0x1000
+
+    async def main() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            service = HttpService(connection_to(port), timeout=60)
+            await service.open()
+            with pytest.raises(TooLarge, match="more than 10000 bytes"):
+                await service.blobs.get_blob("c", "b", most=10_000)
+            await service.close()
+
+    asyncio.run(main())
 
 
 def test_before_it_is_opened_and_after_it_is_closed_nothing_is_sent() -> None:

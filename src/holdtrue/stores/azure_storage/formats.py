@@ -31,14 +31,14 @@ from .instances_row import (
     rewound_values,
     start_values,
 )
-from .large import Blob, blob_at, blobs_named, moved_back, moved_out, pack, unpack
+from .large import MOST_BLOB_BYTES, Blob, blob_at, blobs_named, moved_back, moved_out, pack, unpack
 from .names import OWN, escape_key, own_folder, row_key, unescape_key
 from .owing import Extra, RowExtra
 from .planning import LogRow, decode_extra, decode_log, encode_log
 from .row_reading import read_event
 from .rows import event_values
 from .sentinel import Sentinel, columns, extra_text
-from .service import QueueMessage, Row, Value
+from .service import QueueMessage, Row, TooLarge, Value
 from .verdicts import RowView
 
 LONGEST_DELAY = 6 * 86_400
@@ -165,9 +165,14 @@ class Formats:
         await self._access.read(f"blob {blob.name!r}", put)
 
     async def get_blob(self, name: str) -> bytes:
-        """A blob's bytes; raises StoreCorrupt where it is gone."""
-        container = self._access.names.large_messages
-        data = await self._access.read(f"blob {name!r}", lambda: self._access.service.blobs.get_blob(container, name))
+        """A blob's bytes; raises StoreCorrupt where it is gone, FormatError where it is larger than any of ours."""
+        container, blobs = self._access.names.large_messages, self._access.service.blobs
+        try:
+            data = await self._access.read(
+                f"blob {name!r}", lambda: blobs.get_blob(container, name, most=MOST_BLOB_BYTES)
+            )
+        except TooLarge as error:
+            raise FormatError(f"blob {name!r}", f"it has more than {MOST_BLOB_BYTES} bytes") from error
         if data is None:
             raise StoreCorrupt(f"the blob {name!r} of container {container!r} is gone")
         return data

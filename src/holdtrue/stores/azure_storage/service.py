@@ -53,6 +53,10 @@ class NotThere(Refused):
     """404: there is no such thing.  Of a message with an old receipt it says nothing at all."""
 
 
+class TooLarge(ServiceError):
+    """What was asked for has more bytes than were wanted at most; the rest was not read."""
+
+
 class Unsure(ServiceError):
     """No answer, a broken one, or a 5xx: the request may have been done, or may yet be."""
 
@@ -222,8 +226,8 @@ class Blobs(Protocol):
     ) -> None:
         """Write a blob whole; with `only_new` it must not be there (Conflict)."""
 
-    async def get_blob(self, container: str, blob: str) -> bytes | None:
-        """A blob's bytes, None where there is none."""
+    async def get_blob(self, container: str, blob: str, *, most: int | None = None) -> bytes | None:
+        """A blob's bytes, None where there is none.  Raises TooLarge where there are more than `most`."""
 
     async def delete_blob(self, container: str, blob: str) -> bool:
         """Delete a blob; false if there was none."""

@@ -24,7 +24,7 @@ from .holding import Held, Keys
 from .local_runs import LocalRuns
 from .mail import MOST_A_GET, Mail
 from .postbox import Postbox
-from .service import QueueMessage
+from .service import QueueMessage, ServiceError
 from .settings import AzureStorageSettings
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -185,10 +185,26 @@ class Taking:
         content = await self._postbox.read(queue, number, message, _anything)
         if content is None:
             return
+        right = self._access.names.control(self._access.partition_of(content.instance_id))
+        if right != queue:
+            await self._redirect(queue, right, number, message, content.instance_id)
+            return
         if content.due is not None and content.due > self._access.environment.now():
             await self._mail.give_back(number, self._formats.delay_until(content.due))
             return
         self._bring(content.instance_id, arrived_as(content, number, message))
+
+    async def _redirect(self, queue: str, right: str, number: int, message: QueueMessage, instance_id: str) -> None:
+        """Put a message that lies in another partition's queue into its own, as it is: only the owner of that may act
+        on it.  Where this is broken off it comes twice, and is known by its id."""
+        log.warning("a message of instance %r lies in queue %s: it is put into %s", instance_id, queue, right)
+        try:
+            await self._access.service.queues.put(right, message.text)
+        except ServiceError as error:
+            log.warning("a message of queue %s could not be put into %s, it comes again: %s", queue, right, error)
+            self._mail.forget(number)
+            return
+        await self._mail.delete(number)
 
     def _bring(self, instance_id: str, arrived: Arrived) -> None:
         held = self._held.get(self._keys.of(instance_id))

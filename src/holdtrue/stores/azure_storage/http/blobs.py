@@ -46,10 +46,10 @@ class HttpBlobs:
             "blob", "PUT", blob_path(container, blob), "", headers, data, expect=(201,), again=not only_new
         )
 
-    async def get_blob(self, container: str, blob: str) -> bytes | None:
+    async def get_blob(self, container: str, blob: str, *, most: int | None = None) -> bytes | None:
         try:
             answer = await self._requests.send(
-                "blob", "GET", blob_path(container, blob), "", _XML, expect=(200,), again=True
+                "blob", "GET", blob_path(container, blob), "", _XML, expect=(200,), again=True, most=most
             )
         except NotThere as gone:
             _check_container(gone)

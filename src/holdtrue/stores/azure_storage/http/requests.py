@@ -15,7 +15,7 @@ from yarl import URL
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.environment import Environment
 from holdtrue.stores.azure_storage.moments import from_header_text, header_text
-from holdtrue.stores.azure_storage.service import Conflict, NotThere, Refused, ServiceError, Unsure
+from holdtrue.stores.azure_storage.service import Conflict, NotThere, Refused, ServiceError, TooLarge, Unsure
 
 from .connection import Connection
 from .signing import signer_of
@@ -108,16 +108,18 @@ class Requests:
         *,
         expect: Collection[int],
         again: bool = False,
+        most: int | None = None,
     ) -> Answer:
         """Send one; `path` (below the endpoint) and `query` are percent-encoded.
 
         Raises Refused, Conflict, NotThere for an answer that says so, Unsure for none, one in doubt, or one with
-        a success that is not in `expect`.  With `again` it may be done twice, and is tried anew where that may help.
+        a success that is not in `expect`, TooLarge for one of more than `most` bytes.  With `again` it may be done
+        twice, and is tried anew where that may help.
         """
         what = f"{method} {service} {path}"
         for attempt in range(TRIES):
             try:
-                answer = await self._once(service, method, path, query, headers or {}, body, what)
+                answer = await self._once(service, method, path, query, headers or {}, body, what, most)
                 if answer.status in expect:
                     return answer
                 code, message = _code_in(answer)
@@ -145,7 +147,15 @@ class Requests:
         return f" This host's clock is {minutes} minutes {'ahead of' if ahead > 0 else 'behind'} the service's: set it."
 
     async def _once(
-        self, service: str, method: str, path: str, query: str, given: Mapping[str, str], body: bytes, what: str
+        self,
+        service: str,
+        method: str,
+        path: str,
+        query: str,
+        given: Mapping[str, str],
+        body: bytes,
+        what: str,
+        most: int | None,
     ) -> Answer:
         if self._session is None:
             raise Unsure(f"{what}: the connection to the storage account is not open")
@@ -167,13 +177,29 @@ class Requests:
             async with self._session.request(
                 method, url, headers=headers, data=body or None, allow_redirects=False
             ) as response:
-                return Answer(response.status, response.headers, await response.read())
+                if most is None:
+                    return Answer(response.status, response.headers, await response.read())
+                return Answer(response.status, response.headers, await _bounded(response, most, what))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _NotSent(
                 f"{what}: no connection to {endpoint.host}, where the account's {service} service should be: {error}"
             ) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unsure(f"{what}: no answer: {type(error).__name__} {error}") from error
+
+
+async def _bounded(response: aiohttp.ClientResponse, most: int, what: str) -> bytes:
+    """The body of an answer, of which no more than `most` bytes are read."""
+    body = bytearray()
+    if (response.content_length or 0) <= most:
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > most:
+                break
+        else:
+            return bytes(body)
+    response.close()  # the rest is not wanted, and the connection is of no more use
+    raise TooLarge(f"{what}: it has more than {most} bytes")
 
 
 def error_of(status: int, code: str, message: str, what: str) -> ServiceError:
