@@ -149,13 +149,13 @@ def test_a_message_in_another_partitions_queue_comes_to_its_instance() -> None:
             for message in await queues.take(right, 32, 60):
                 await queues.remove(right, message.id, message.receipt)
                 moved.append((wrong, message.text))
-        for wrong, text in moved:
-            await queues.put(wrong, text)
         await stage.host()
         await stage.host()
         async with asyncio.timeout(300):
             while not all(sum(host.store._is_mine(n) for n in range(PARTITIONS)) == 1 for host in stage.hosts):
                 await asyncio.sleep(1)
+            for wrong, text in moved:
+                await queues.put(wrong, text)
             for name in names:
                 assert (await client.wait_for_completion(name)).output == name
             for number in range(PARTITIONS):

@@ -177,7 +177,7 @@ class Requests:
             async with self._session.request(
                 method, url, headers=headers, data=body or None, allow_redirects=False
             ) as response:
-                if most is None:
+                if most is None or response.status >= 300:
                     return Answer(response.status, response.headers, await response.read())
                 return Answer(response.status, response.headers, await _bounded(response, most, what))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
