@@ -207,3 +207,18 @@ async def test_a_child_that_cannot_be_read_is_not_purged_with_its_parent(stage: 
     assert purged.instances == 1 and purged.children == 0 and purged.refused == ["child"]
     assert await stage.rows("HubHistory", "child")
     assert (await client.purge("child")).instances == 1
+
+
+@on_stage
+async def test_a_start_that_waits_and_cannot_be_read(stage: Stage) -> None:
+    client = await stage.host()
+    store = client.store
+    await stage.stop()
+    await store.open()
+    await client.start("waits", instance_id="a")
+    await stage.spoil("HubInstances", "a", "", {"HoldtrueStart": "{garbage"})
+    with pytest.raises(StoreCorrupt, match="'a'"):
+        await client.get_status("a")
+    assert (await client.purge("a")).instances == 1
+    assert await client.get_status("a") is None
+    await store.close()

@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import holdtrue
+from holdtrue.core.projection import Status
 from holdtrue.engine.settings import HostSettings
 from holdtrue.stores.azure_storage.reconciling import Pace
 from holdtrue.stores.azure_storage.service import Do, Operation, Row, Unsure
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
+from holdtrue.stores.protocol import InstanceQuery
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_faults import Call, CallFaultList, FaultyService
 from holdtrue.testing.storage_model import StorageModel
@@ -101,6 +103,67 @@ def on_hub(test: Callable[[Hub], Awaitable[None]]) -> Callable[[], None]:
 
     play.__name__, play.__doc__ = test.__name__, test.__doc__
     return play
+
+
+@on_hub
+async def test_a_row_that_says_terminated_over_another_end(hub: Hub) -> None:
+    """.NET writes it so with allowReplayingTerminalInstances: lists tell what is true, and the row is mended."""
+    host = await hub.host()
+    client = host.client
+
+    async def listed(*statuses: Status) -> set[str]:
+        """In both orders alike."""
+        found = [
+            {
+                record.projection.instance_id
+                for record in (
+                    await host.store.query(InstanceQuery(statuses=frozenset(statuses), any_order=any_order))
+                ).records
+            }
+            for any_order in (False, True)
+        ]
+        assert found[0] == found[1]
+        return found[0]
+
+    for name in ("one", "two", "old"):
+        await client.start(ends, instance_id=name)
+        await client.wait_for_completion(name)
+    await client.start(waits, instance_id="ended")
+    await client.terminate("ended")
+    await client.wait_for_completion("ended")
+    await hub.spoil("old", RuntimeStatus="Terminated")
+    assert await listed(Status.COMPLETED) == {"one", "two", "old"}
+    assert await listed(Status.TERMINATED) == {"ended"}
+    assert await listed(Status.FAILED) == await listed(Status.RUNNING) == set()
+    while hub.row("old").values["RuntimeStatus"] != "Completed":
+        await asyncio.sleep(10)
+    # And while hosts go on: the scans after the first one look at what was written since.
+    await asyncio.sleep(600)
+    await hub.spoil("two", RuntimeStatus="Terminated")
+    while hub.row("two").values["RuntimeStatus"] != "Completed":
+        await asyncio.sleep(10)
+    assert hub.row("ended").values["RuntimeStatus"] == "Terminated"
+    await host.stop()
+
+
+@on_hub
+async def test_a_row_that_cannot_be_read_does_not_end_the_scan(hub: Hub) -> None:
+    """What stands behind it is looked at, in this scan and in all that follow."""
+    host = await hub.host()
+    for name in ("a", "b", "c", "d", "z"):
+        await host.client.start(ends if name == "z" else waits, instance_id=name)
+    await host.client.wait_for_completion("z")
+    await hub.spoil("b", ExecutionId=7)
+    await hub.spoil("c", HoldtrueStart="{garbage", RuntimeStatus="Pending", ExecutionId="another")
+    operation = Operation(do=Do.MERGE, partition="d", key="sentinel", values={"Holdtrue": "0:{garbage"})
+    await hub.model.tables.write("ScanHistory", operation)
+    for _ in range(2):
+        await asyncio.sleep(300)
+        await hub.spoil("z", RuntimeStatus="Running")
+        async with asyncio.timeout(300):
+            while hub.row("z").values["RuntimeStatus"] != "Completed":
+                await asyncio.sleep(10)
+    await host.stop()
 
 
 @on_hub

@@ -12,10 +12,10 @@ from holdtrue.core.events import Ticks
 from holdtrue.core.projection import TERMINAL, Status
 
 from .columns import STATUS_NAMES
+from .service import All, Filter, Instant, Row, Test
 from .service import Any as AnyOf
-from .service import Filter, Instant, Row, Test
 
-COLUMNS = ("PartitionKey", "RowKey", "RuntimeStatus", "Name", "CompletedTime", "ParentInstanceId")
+COLUMNS = ("PartitionKey", "RowKey", "Timestamp", "RuntimeStatus", "Name", "CompletedTime", "ParentInstanceId")
 """What of a row a scan needs."""
 MOST = 1_000
 """So many of the oldest ends are kept for a rule."""
@@ -23,6 +23,16 @@ MOST = 1_000
 _ENDED = frozenset(STATUS_NAMES[status] for status in TERMINAL)
 LIVE = AnyOf(tuple(Test("RuntimeStatus", "eq", STATUS_NAMES[status]) for status in Status if status not in TERMINAL))
 """The rows of instances that have not ended."""
+
+
+def terminated_since(at: Ticks) -> Filter:
+    """The rows that were written as Terminated since then."""
+    return All((Test("RuntimeStatus", "eq", STATUS_NAMES[Status.TERMINATED]), Test("Timestamp", "ge", Instant(at))))
+
+
+def was_terminated_since(row: Row, at: Ticks) -> bool:
+    """Whether a row is one of those."""
+    return row.values.get("RuntimeStatus") == STATUS_NAMES[Status.TERMINATED] and row.timestamp >= at
 
 
 class Place(msgspec.Struct, frozen=True, order=True):

@@ -1,10 +1,10 @@
 """Reads through the instances rows now and then, for what nobody would come back to, and for what retention takes.
 
 One scan a hub, by the owner of the first control queue, no more than so many requests a minute: of the rows that are
-not terminal, and of the ended ones that a retention rule asks for.  A start without its message gets it; an instance
-whose row is behind its history, or that owes something, gets a message that makes its owner look: so it is mended
-although nothing ever comes for it.  Beside .NET workers each of our hosts looks after its own partitions, and no
-other.
+not terminal, of those lately written as Terminated, and of the ended ones that a retention rule asks for.  A start
+without its message gets it; an instance whose row does not say what its history says, or that owes something, gets a
+message that makes its owner look: so it is mended although nothing ever comes for it.  Beside .NET workers each of our
+hosts looks after its own partitions, and no other.
 """
 
 import logging
@@ -19,10 +19,11 @@ from holdtrue.stores.errors import StoreCorrupt, StoreError, StoreMissing
 from holdtrue.stores.protocol import is_rewinding
 
 from .access import Access
-from .ended import COLUMNS, Ended, Gathering, Rule
+from .ended import COLUMNS, Ended, Gathering, Rule, terminated_since, was_terminated_since
 from .formats import Formats
 from .posting import Poster
 from .reading import Reader, Standing
+from .service import Any as AnyOf
 from .service import Filter, Instant, Row, RowPage
 from .verdicts import Told
 
@@ -33,6 +34,12 @@ OWED_AGE: Ticks = 600 * TICKS_PER_SECOND
 """An instance that owes something since this is loaded: whoever owed it is gone."""
 LOOK_REQUESTS = 3
 """Requests of one look at an instance: row, sentinel, perhaps a message."""
+
+
+TERMINATED_AGE: Ticks = 24 * 3_600 * TICKS_PER_SECOND
+"""How far back the first scan doubts that a row is Terminated: .NET may write that over another end."""
+MOST_DOUBTED = 100
+"""So many of those a scan looks at; the others read true, and are mended when a message comes."""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +83,9 @@ class Reconciler:
         self._token: str | None = None
         self._gathering: Gathering | None = None
         """Where the scan was left, and what it has found so far."""
+        self._doubted: list[Row] = []
+        self._terminated_since: Ticks | None = None
+        self._began_at: Ticks = 0
         self._fresh: Ticks = int(pace.fresh_seconds * TICKS_PER_SECOND)
         self._free_at = 0.0
         self._ended = Ended(formats.instance_of)
@@ -102,21 +112,34 @@ class Reconciler:
 
     async def scan(self) -> None:
         """Read through the rows once, from where it was left."""
+        environment = self._access.environment
         if self._gathering is None:
-            self._gathering = self._ended.begin(self._access.environment.monotonic())
+            self._gathering = self._ended.begin(environment.monotonic())
+            self._began_at, self._doubted = environment.now(), []
         gathering = self._gathering
+        since = self._terminated_since
+        if since is None:
+            since = self._began_at - TERMINATED_AGE
         while True:
-            page = await self._page(gathering.filter(), self._token)
+            page = await self._page(AnyOf((gathering.filter(), terminated_since(since))), self._token)
             for row in page.rows:
                 if not self._is_on:
                     return
-                if not gathering.take(row) and self._is_for_us(row):
+                if gathering.take(row):
+                    if was_terminated_since(row, since) and len(self._doubted) < MOST_DOUBTED:
+                        self._doubted.append(row)
+                elif self._is_for_us(row):
                     await self._look_at(row)
             self._token = page.token
             if page.token is None:
-                self._gathering = None
-                self._ended.finish(gathering)
-                return
+                break
+        self._gathering = None
+        self._ended.finish(gathering)
+        # What was too fresh to be touched is looked at again by the next.
+        self._terminated_since = self._began_at - 3 * self._fresh
+        for row in self._doubted:
+            if self._is_on and self._is_for_us(row):
+                await self._look_at(row)
 
     async def expired(self, rule: Rule, before: Ticks | None, keep: int | None, limit: int) -> list[str]:
         """Ended top-level instances that ended before, or beyond the newest so many; the oldest end first.
