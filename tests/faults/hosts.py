@@ -53,6 +53,16 @@ class HostLog(logging.Handler):
             host.log.append((at, f"{host.name} says: {record.getMessage()}"))
 
 
+def story_of(name: str, proxy: StorageProxy) -> list[tuple[float, str]]:
+    """What a host asked the account, with the times; polls that found nothing left out."""
+    found = []
+    for seen in proxy.seen:
+        if seen.fault or not (seen.empty or seen.about.role == "partitions"):
+            spoiled = f" SPOILED: {seen.fault}" if seen.fault else ""
+            found.append((seen.at, f"{name} {seen.kind} {' '.join(seen.instances)} {seen.status}{spoiled}"))
+    return found
+
+
 class RunningHost:
     """A host with a proxy of its own; a start that fails is tried again, as a supervisor would."""
 
@@ -126,12 +136,7 @@ class RunningHost:
 
     def story(self) -> list[tuple[float, str]]:
         """What it asked the account and what it logged, with the times; polls that found nothing left out."""
-        found = list(self.log)
-        for seen in self.proxy.seen:
-            if seen.fault or not (seen.empty or seen.about.role == "partitions"):
-                spoiled = f" SPOILED: {seen.fault}" if seen.fault else ""
-                found.append((seen.at, f"{self.name} {seen.kind} {' '.join(seen.instances)} {seen.status}{spoiled}"))
-        return found
+        return [*self.log, *story_of(self.name, self.proxy)]
 
     async def end(self) -> None:
         """Stop it in order, where it lives; then all that is left of it."""

@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from tests.faults.cases import FAULTS, Case, Outcome, Running, points
+import msgspec
+
+from tests.faults.cases import ACQUIRE, FAULTS, SHORT, Case, Outcome, Running, points
 from tests.faults.hosts import HostLog, know_whose_tasks
 from tests.faults.load import Load
 from tests.faults.scenarios import SCENARIOS
@@ -77,6 +79,25 @@ def whole(azurite: Azurite) -> list[Case]:
     return sorted(found, key=str)
 
 
+def killing(azurite: Azurite) -> list[Case]:
+    """A process killed at each request of the chain, before and after it; another stands by.
+
+    What waits then waits for a lease and a look at it.  That and the whole of a run without a fault, as long as it
+    takes on this machine, are the limit.
+    """
+    plain = Case(scenario="chain", hosts=2, outside=True)
+    (outcome,) = play(azurite, [plain])
+    if outcome.wrong:
+        raise AssertionError(f"{plain} (a request: {outcome.load:.3f} s): {outcome.wrong}\n{outcome.story}")
+    limit = SHORT + ACQUIRE + outcome.whole
+    return [
+        msgspec.structs.replace(plain, kind=kind, nth=nth, fault=name, limit=limit)
+        for kind, nth in points(outcome.counts["hosts"])
+        for name, fault in FAULTS.items()
+        if fault.call is not None
+    ]
+
+
 def drawn(cases: Sequence[Case], seed: int, count: int) -> list[Case]:
     """So many of them, by a seed: kinds of requests and faults get their turn alike."""
     chance = random.Random(seed)
@@ -105,7 +126,7 @@ def main() -> int:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, handlers=[HostLog()])
     azurite = start()
-    cases = [case for case in whole(azurite) if given.only in str(case)]
+    cases = [case for case in [*whole(azurite), *killing(azurite)] if given.only in str(case)]
     if given.cases is not None:
         cases = drawn(cases, given.seed, given.cases)
     part, parts = map(int, given.part.split("/"))

@@ -19,8 +19,20 @@ ran: dict[str, Counter[str]] = {}
 """What activities have done, by the case (the beginning of the instance's id) that they belong to."""
 
 
+tell: Callable[[str], None] | None = None
+"""In a process of its own: says what is noted, a line that `heard` takes."""
+
+
 def note(instance_id: str, what: str) -> None:
     ran.setdefault(instance_id.partition("-")[0], Counter())[what] += 1
+    if tell is not None:
+        tell(f"{instance_id}\t{what}")
+
+
+def heard(line: str) -> None:
+    """Another process has said so."""
+    instance_id, _, what = line.partition("\t")
+    note(instance_id, what)
 
 
 @app.activity

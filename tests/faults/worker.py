@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import os
 import sys
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,14 +38,18 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 async def serve(setup: Setup) -> None:
     """Until the standard input ends.  A start that fails is tried again, as a supervisor would."""
-    app: Any = importlib.import_module(setup.app).app
+    module: Any = importlib.import_module(setup.app)
+    if hasattr(module, "tell"):
+        module.tell = partial(print, flush=True)
     connection = from_connection_string(setup.connection)
     while True:
         service = HttpService(connection, timeout=setup.timeout)
         store = AzureStorageStore(
             service, setup.hub, settings=setup.settings, pace=setup.pace, account=reopening(connection)
         )
-        host = holdtrue.Host(app, store, settings=HostSettings(name=setup.name, retention=False, drain_seconds=1.0))
+        host = holdtrue.Host(
+            module.app, store, settings=HostSettings(name=setup.name, retention=False, drain_seconds=1.0)
+        )
         try:
             await host.start()
             break

@@ -174,6 +174,21 @@ def test_and_is_done_where_a_later_attempt_succeeds() -> None:
     assert len(against([RESET, answer(503), row], act).requests) == 3
 
 
+@pytest.mark.parametrize("status", [409, 412])
+def test_a_conflict_of_a_read_is_none_of_the_services(status: int) -> None:
+    """Something on the way has said so: it is asked again, and what it was about does not have to wait."""
+    row = answer(200, '{"PartitionKey":"a","RowKey":"1"}', etag="W/7")
+
+    async def act(service: HttpService) -> None:
+        assert await service.tables.get("T", "a", "1") is not None
+        assert len((await service.tables.query("T")).rows) == 1
+        with pytest.raises(Conflict):
+            await service.tables.write("T", REPLACE)
+
+    refused, rows = answer(status), answer(200, '{"value":[{"PartitionKey":"a","RowKey":"1"}]}')
+    assert len(against([refused, refused, row, refused, rows, refused], act).requests) == 6
+
+
 def test_where_nothing_listens_nothing_was_sent_and_the_outcome_is_still_called_unknown() -> None:
     async def act(service: HttpService) -> None:
         ends = "".join(f"{name}Endpoint=http://127.0.0.1:1/acc;" for name in ("Table", "Queue", "Blob"))

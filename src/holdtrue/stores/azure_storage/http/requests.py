@@ -129,8 +129,10 @@ class Requests:
             except _NotSent as error:
                 if attempt + 1 == TRIES:
                     raise Unsure(str(error)) from error
-            except Unsure:
-                if not again or attempt + 1 == TRIES:
+            except (Unsure, Conflict) as error:
+                # Nothing conflicts with a read: something on the way has said so.
+                may_help = again and (method == "GET" or isinstance(error, Unsure))
+                if not may_help or attempt + 1 == TRIES:
                     raise
             await self._environment.sleep(0.1 * 4**attempt)
         raise AssertionError("the last attempt returns or raises")
