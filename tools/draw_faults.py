@@ -16,9 +16,6 @@ LONG_WRONG = 0.6
 WAITED_SHARE = 0.6
 """An instance that stood still for so much of the time-out of a message has waited for it."""
 
-JUNE = {"for ever": "**7**", "long": "8", "waited": "49", "result": "0"}
-"""As measured with the provider's source of June 2025, on a quiet machine; 201 cases."""
-
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came of one case: `fault` at the `nth` request of a kind.
@@ -95,29 +92,33 @@ def redraw(page: str, saved: Saved) -> str:
     return before + drawn(saved) + after
 
 
+Cell = Callable[[Column], str]
+
+
 def table(saved: Saved) -> str:
-    """What went wrong, and in how many cases."""
+    """What went wrong, and in how many cases; the first column as measured with the provider's source of June 2025."""
 
-    def count(column: Column, counts: Callable[[Outcome], bool]) -> str:
-        some = [one for one in column.met if counts(one)]
-        return str(len(some)) if not some else f"**{len(some)}**{_among(column, some)}"
+    def count(counts: Callable[[Column, Outcome], bool], seconds: Callable[[Outcome], float] | None = None) -> Cell:
+        def cell(column: Column) -> str:
+            some = [one for one in column.met if counts(column, one)]
+            number = f"**{len(some)}**" if some else "0"
+            return f"{number} ({_among(some, seconds)})" if some and seconds is not None else number
 
-    rows: list[tuple[str, str, Callable[[Column], str]]] = [
+        return cell
+
+    still = f"stood still for {WAITED_SHARE:.0%} of a message's time-out and more"
+    rows: list[tuple[str, str, Cell]] = [
         ("cases", "201", _cases),
-        ("status wrong for ever", JUNE["for ever"], lambda column: count(column, lambda one: one.for_ever)),
+        ("status wrong for ever", "**7**", count(lambda column, one: one.for_ever)),
         (
             f"status wrong for more than {LONG_WRONG:g} s",
-            JUNE["long"],
-            lambda column: count(column, lambda one: one.wrong > LONG_WRONG),
+            "**8**",
+            count(lambda column, one: one.wrong > LONG_WRONG, lambda one: one.wrong),
         ),
-        (
-            f"stood still for {WAITED_SHARE:.0%} of a message's time-out and more",
-            JUNE["waited"],
-            lambda column: count(column, column.has_waited),
-        ),
-        ("wrong result", JUNE["result"], lambda column: count(column, lambda one: one.ended and not one.right)),
-        ("did not end", "0", lambda column: count(column, lambda one: not one.ended)),
-        ("a message's time-out", "20 s", lambda column: f"{column.hidden} s"),
+        (still, "**49**", count(lambda column, one: column.has_waited(one), lambda one: one.stood)),
+        ("wrong result", "0", count(lambda column, one: one.ended and not one.right)),
+        ("did not end", "0", count(lambda column, one: not one.ended)),
+        ("a message is hidden for", "20 s", lambda column: f"{column.hidden} s"),
         ("a request took meanwhile", "·", lambda column: f"{column.request * 1_000:.0f} ms"),
     ]
     lines = [_line(["", ".NET of June 2025", *(column.name for column in saved.columns)])]
@@ -154,12 +155,18 @@ def _cases(column: Column) -> str:
     return f"{met} of {column.cases}" if met < column.cases else str(met)
 
 
-def _among(column: Column, some: Sequence[Outcome]) -> str:
-    """By which faults, and for how long."""
-    kills = sum(one.fault == "killed" for one in some)
-    most = max(max(one.wrong, one.stood) for one in some)
-    told = [f"{kills} kills"] if kills else []
-    return f" ({', '.join([*told, f'{most:.1f} s at most'])})"
+def _among(some: Sequence[Outcome], seconds: Callable[[Outcome], float]) -> str:
+    """By where the fault struck, and for how long at most."""
+    groups: dict[str, list[Outcome]] = {}
+    for one in some:
+        at_get = one.kind.startswith("queue get ")
+        group = "killed" if one.fault == "killed" else "a get was spoiled" if at_get else "others"
+        groups.setdefault(group, []).append(one)
+    return "; ".join(
+        f"{group} {len(groups[group])}, {max(map(seconds, groups[group])):.1f} s at most"
+        for group in ("killed", "a get was spoiled", "others")
+        if group in groups
+    )
 
 
 def _line(cells: list[str]) -> str:
