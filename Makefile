@@ -13,7 +13,7 @@ WORKERS ?= 2
 SECONDS ?= 600
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help run stale-running test lint types bench soak mutants docs lock clean
+.PHONY: help run stale-running test lint types bench soak mutants faults-table docs lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ soak: $(READY) $(AZURITE) ## New seeds of the simulation for SECONDS, the disk, 
 
 mutants: $(READY) ## Defects put into copies of the sources: the simulation must find each
 	@$(BIN)/python tests/simulation/mutants.py
+
+faults-table: $(READY) $(AZURITE) ## Every request × every fault, the real .NET provider beside us: docs/reliability.md
+	@$(BIN)/python -m tests.faults.table $(ARGS)
 
 docs: $(READY) ## Draw the generated parts of the docs anew from the code
 	@$(BIN)/python -m tools.draw_docs

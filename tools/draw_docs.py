@@ -1,5 +1,5 @@
 """Draws what the docs show of the code: events and statuses in docs/reference/history.md, commands in cli.md,
-settings in azure-storage-settings.md.
+settings in azure-storage-settings.md, the saved table of faults in ../reliability.md.
 
 `make docs` writes it; a test of the house fails while page and code differ.  It stands between two marks,
 and nothing else of the page is touched.
@@ -11,7 +11,7 @@ from pathlib import Path
 from holdtrue.cli.reference import render
 from holdtrue.core.events import EVENT_TYPES
 from holdtrue.core.projection import TRANSITIONS, Status
-from tools import draw_settings
+from tools import draw_faults, draw_settings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "history.md"
 COMMANDS = PAGE.with_name("cli.md")
@@ -83,4 +83,5 @@ if __name__ == "__main__":
     PAGE.write_text(redraw(PAGE.read_text()))
     COMMANDS.write_text(render())
     draw_settings.PAGE.write_text(draw_settings.page())
-    print(f"drew {PAGE.name}, {COMMANDS.name} and {draw_settings.PAGE.name}")
+    draw_faults.PAGE.write_text(draw_faults.redraw(draw_faults.PAGE.read_text(), draw_faults.load()))
+    print(f"drew {PAGE.name}, {COMMANDS.name}, {draw_settings.PAGE.name} and {draw_faults.PAGE.name}")
