@@ -3,12 +3,20 @@
 import asyncio
 
 import holdtrue
+from holdtrue.core.events import EventRaised, ExecutionStarted
 from holdtrue.core.projection import Status
 from holdtrue.engine.settings import HostSettings
+from holdtrue.stores.azure_storage.access import Access
+from holdtrue.stores.azure_storage.arrivals import Arrived
+from holdtrue.stores.azure_storage.formats import Formats
+from holdtrue.stores.azure_storage.holding import Held
+from holdtrue.stores.azure_storage.keeping import kept_rows
+from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.service import Do, Operation
 from holdtrue.stores.azure_storage.service import Test as Where
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
+from holdtrue.stores.protocol import Lease
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import run
@@ -113,3 +121,14 @@ def test_one_that_cannot_be_read_is_a_dead_letter() -> None:
         await host.stop()
 
     run(main())
+
+
+def test_a_start_is_read_before_all_that_came_in_its_second() -> None:
+    account = StorageModel(SimulatedEnvironment(1))
+    formats = Formats(Access(account, HubNames("Hub"), SimulatedEnvironment(2)))
+    start = ExecutionStarted(timestamp=0, name="collect", instance_id="a", execution_id="x", input=None)
+    event = EventRaised(timestamp=0, name="e", input=None)
+    events = [Arrived(key=number, id=f"0{number}", event=event, inserted=7) for number in range(9)]
+    held = Held("a", "a", 0, Lease(key=1, token=1))
+    (writes,) = asyncio.run(kept_rows(formats, held, [*events, Arrived(key=9, id="zz", event=start, inserted=7)]))
+    assert min(one.key for one in writes).endswith("zz")

@@ -582,8 +582,10 @@ class Adopter:
         if fresh:
             held.state = msgspec.structs.replace(held.state, waits=True)
             await self.keep(held, read, fresh)
-        name = fresh[0].event.name if fresh and isinstance(fresh[0].event, ExecutionStarted) else ""
-        await self._waiting.note(held.instance_id, name or (read.started.name if read.started else ""))
+        # The start may have been kept by another host, or before: it need not be among those that came now.
+        started = next((one.event for one in decided.give if isinstance(one.event, ExecutionStarted)), read.started)
+        named = None if read.row is None else read.row.values.get("Name")
+        await self._waiting.note(held.instance_id, started.name if started is not None else str(named or ""))
         await asyncio.gather(*(self._mail.delete(one.key) for one in fresh))
 
     # -- what the engine gets --------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from holdtrue.core.events import ExecutionStarted
 from holdtrue.stores.errors import StoreCorrupt
 
 from .arrivals import Arrived
@@ -57,7 +58,9 @@ def _kept_row(formats: Formats, held: Held, one: Arrived, blobs: list[Blob]) -> 
 
 
 def _key(one: Arrived) -> str:
-    return f"{PREFIX}{one.inserted:020d}-{one.id}"
+    # A start is read first, however many others of its second there are: without it none of them is of use.
+    inserted = 0 if isinstance(one.event, ExecutionStarted) else one.inserted
+    return f"{PREFIX}{inserted:020d}-{one.id}"
 
 
 async def read_kept(formats: Formats, row: Row, number: int) -> Arrived:
