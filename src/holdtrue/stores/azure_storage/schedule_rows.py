@@ -176,6 +176,8 @@ class Schedules:
             await self._send(commit)
         else:
             outcome = await self._start(commit, commit.request)
+            if outcome.result is CreateResult.REFUSED and not await self._is_current(schedule.schedule_id, etag):
+                return outcome  # another host has finished it meanwhile: what is in the way may be a tick's after it
             if outcome.result is CreateResult.REFUSED and commit.state_if_refused is not None:
                 state, due = commit.state_if_refused, commit.due_if_refused
             record = completed_tick(commit, outcome)
@@ -189,6 +191,10 @@ class Schedules:
         )
         await self._write(_Stored(msgspec.structs.replace(schedule, state=state, due=due)), etag)
         return outcome
+
+    async def _is_current(self, schedule_id: str, etag: str) -> bool:
+        row = await self._access.get_own(PARTITION, escape_key(schedule_id))
+        return row is not None and row.etag == etag
 
     async def _start(self, commit: TickCommit, request: CreateRequest) -> CreateOutcome:
         """The start of a tick; its messages go before it, and only where it is not refused."""
