@@ -71,6 +71,10 @@ class LocalRuns:
         """What runs here of an instance."""
         return self._runs.get(instance_id)
 
+    def all(self) -> list[Runs]:
+        """What runs here."""
+        return list(self._runs.values())
+
     def of_partition(self, partition: int) -> list[Runs]:
         """What runs here of a partition's instances."""
         return [runs for runs in self._runs.values() if runs.partition == partition]

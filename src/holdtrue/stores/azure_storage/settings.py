@@ -59,7 +59,7 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     scan_requests_a_minute: int = 120
     silence_limit: float = 300.0
     renew_in_process: bool = False
-    local_activities: bool = False
+    local_activities: bool = True
 
     def __post_init__(self) -> None:
         for setting in SETTINGS:

@@ -313,7 +313,7 @@ USED: tuple[Setting, ...] = (
     Setting(
         field="local_activities",
         kind=Kind.FLAG,
-        default=False,
+        default=True,
         meaning="Whether activities run on the host that scheduled them where it has them, without a message.",
     ),
 )

@@ -55,7 +55,7 @@ from .host_rows import HostRows
 from .hosting import Hosting
 from .http.connection import Reopening
 from .listing import Listing
-from .local_runs import LocalRuns
+from .local_runs import LocalRuns, Runs
 from .mail import Mail
 from .names import HubNames
 from .paging import Pages
@@ -256,6 +256,7 @@ class AzureStorageStore:
 
     async def leave(self) -> None:
         if self._hosting is not None:
+            await asyncio.gather(*(self._queue_local(runs, run_on=False) for runs in self._local.all()))
             await self._taking.settle_debts()
         hosting, self._hosting = self._hosting, None
         if hosting is None:
@@ -538,12 +539,15 @@ class AzureStorageStore:
         """Another host is to have a partition: what runs here goes on under the queue's messages, the rest ends."""
         self._local.losing(partition)
         for runs in self._local.of_partition(partition):
-            held = self._taking.held_of(runs.instance_id)
-            try:
-                await self._committer.into_queue(runs, held, list(runs.items.values()), run_on=True)
-            except errors.StoreError as error:
-                log.info("activities of instance %r run again at its next owner: %s", runs.instance_id, error)
+            await self._queue_local(runs, run_on=True)
         await self._taking.drain(partition)
+
+    async def _queue_local(self, runs: Runs, *, run_on: bool) -> None:
+        held = self._taking.held_of(runs.instance_id)
+        try:
+            await self._committer.into_queue(runs, held, list(runs.items.values()), run_on=run_on)
+        except errors.StoreError as error:
+            log.info("activities of instance %r run again at its next owner: %s", runs.instance_id, error)
 
     async def spare(self, waiting: Sequence[WorkRef]) -> list[WorkRef]:
         """Those that run without a message, where another host that lives has their code."""
