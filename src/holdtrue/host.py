@@ -32,6 +32,9 @@ from holdtrue.stores.protocol import Delivery, InstanceRecord, LockedInstance, N
 
 log = logging.getLogger("holdtrue.host")
 
+MOST_KEPT_WAITING = 1_000
+"""Async activities that may wait for a slot here where others could be given them only through a queue."""
+
 
 class Host:
     """An engine at work on a task hub, and a client of it.
@@ -256,7 +259,7 @@ def pool_settings(settings: HostSettings, *, takes_ahead: bool) -> PoolSettings:
         async_slots=settings.activity_slots,
         threads=settings.activity_threads,
         processes=settings.activity_processes,
-        async_ahead=settings.activity_backlog,
+        async_ahead=settings.activity_backlog if takes_ahead else min(settings.activity_backlog, MOST_KEPT_WAITING),
         threads_ahead=settings.activity_threads,
         takes_ahead=takes_ahead,
         cancel_grace=settings.cancel_grace_seconds,

@@ -19,6 +19,7 @@ async def add_one(ctx: holdtrue.ActivityContext, given: list[Any]) -> int:
 
 @app.activity(name="Square")
 async def square(ctx: holdtrue.ActivityContext, given: list[Any]) -> int:
+    await asyncio.sleep(1.0)  # so that many are at work at a hand-over
     return int(given[0]) ** 2
 
 

@@ -32,6 +32,7 @@ from .columns import STATUS_NAMES
 from .formats import Formats, HistoryRow
 from .holding import Held
 from .host_rows import HostRows
+from .local import places
 from .progress import Report, Reports
 from .reading import Reader
 from .verdicts import names_newer_start
@@ -61,18 +62,23 @@ class Listing:
         return [one.event for one in await self._rows(instance_id)]
 
     async def _rows(self, instance_id: str) -> list[HistoryRow]:
+        return (await self._rows_and_local(instance_id))[0]
+
+    async def _rows_and_local(self, instance_id: str) -> tuple[list[HistoryRow], set[int]]:
+        """The rows, and the ordinals of what runs on the host that scheduled it (rule 16)."""
         partition, row = await asyncio.gather(
             self._access.history_partition(instance_id), self._access.instances_row(instance_id)
         )
         sentinel = partition.sentinel
         if sentinel is None or not sentinel.has_history or sentinel.state.purging:
-            return []
+            return [], set()
         if row is not None and names_newer_start(self._formats.row_view(row), sentinel):
-            return []
+            return [], set()
+        local = {ordinal for execution, ordinal in places(sentinel.state.local) if execution == sentinel.execution_id}
         if sentinel.state.log is not None:
             log = await self._formats.redo_log(sentinel.state.log)
-            return [HistoryRow(ordinal, one.event, one.more) for ordinal, one in enumerate(log)]
-        return await self._formats.history(instance_id, partition.rows, sentinel)
+            return [HistoryRow(ordinal, one.event, one.more) for ordinal, one in enumerate(log)], local
+        return await self._formats.history(instance_id, partition.rows, sentinel), local
 
     async def history_of(self, held: Held) -> list[AnyEvent] | None:
         """The events of a held instance; None where somebody else wrote since it was taken."""
@@ -85,15 +91,17 @@ class Listing:
     async def activities_of(self, instance_id: str) -> list[ActivityInfo]:
         """The activities without a result yet, with what they have reported.
 
-        That one runs is known only where it reported something.
+        That one runs is known where its host has scheduled it, where it must begin in time, or where it reported
+        something.
         """
-        rows = _open_activities(await self._rows(instance_id))
+        found, local = await self._rows_and_local(instance_id)
+        rows = _open_activities(found)
         (record,) = await self._reader.records([instance_id])
         if not rows or record is None or record.projection.status in TERMINAL:
             return []
         reports = await self._reports.of(instance_id, record.projection.execution_id)
         served = await self._hosts.queues()
-        return [_info(row, reports.get(row.ordinal), served) for row in rows]
+        return [_info(row, reports.get(row.ordinal), served, row.ordinal in local) for row in rows]
 
     async def copies(self, instance_ids: Sequence[str]) -> list[InstanceCopy | None]:
         """Instances with what stands in their rows; messages that are still in a queue are not among it."""
@@ -200,14 +208,16 @@ def _activity_copy(record: InstanceRecord, row: HistoryRow, report: Report | Non
     return copy
 
 
-def _info(row: HistoryRow, report: Report | None, served: frozenset[str]) -> ActivityInfo:
+def _info(row: HistoryRow, report: Report | None, served: frozenset[str], local: bool) -> ActivityInfo:
     event = row.event
     assert isinstance(event, TaskScheduled)
     info = ActivityInfo(task_id=event.event_id, scheduled=row.ordinal, name=event.name, running=False, run=0)
     if report is not None:
         info.running, info.run = report.running, report.run
         info.progress, info.heartbeat_at = report.progress, report.at
-    else:
+    if local:
+        info.running, info.run = True, max(1, info.run)
+    elif report is None:
         tag = None if row.more.options is None else row.more.options.tag
         info.waits_for_worker = queue_name(event.name, tag) not in served
     return info

@@ -238,6 +238,8 @@ class LocalRuns:
         item.hand, item.local = item.number if hand is None else hand, False
         if self._work.get(WorkRef(item.number, item.token)) is not item and not item.handing_in:
             await self._mail.delete(item.hand)  # its result was handed in meanwhile
+        else:
+            await self._work.say_begun(item)
 
     async def _put(self, runs: Runs, item: WorkItem, hidden: int) -> QueueMessage:
         return await self._poster.work_item(

@@ -167,7 +167,8 @@ class WorkItems:
                     break
                 locked += self._take(limit - len(locked), asked)
             self.wanted = limit - len(locked)
-        return locked
+        begun = await asyncio.gather(*(self.say_begun(self._items[one.ref.key]) for one in locked))
+        return [one for one, told in zip(locked, begun, strict=True) if told]
 
     def _take(self, limit: int, queues: Sequence[str]) -> list[LockedActivity]:
         def find(queue: str, most: int) -> list[WorkItem]:
@@ -190,6 +191,29 @@ class WorkItems:
             details=None if item.report is None else item.report.details,
             scheduled_at=item.scheduled_at,
         )
+
+    async def say_begun(self, item: WorkItem) -> bool:
+        """Where it must begin in time, say that it has, or its orchestration would take it for late.
+
+        False where that could not be written: it goes back.  What runs without a message is named by a sentinel.
+        """
+        options, report = item.task.options, item.report
+        if item.local or options is None or options.schedule_to_start is None:
+            return True
+        if report is not None and report.run == item.run and report.running:
+            return True
+        begun = Report(item.task.execution_id, item.task.scheduled, item.run, self._access.environment.now())
+        if report is not None:
+            begun = msgspec.structs.replace(begun, progress=report.progress, details=report.details)
+        try:
+            await self._reports.write(item.task, begun)
+        except StoreError as error:
+            log.warning("that a work item has begun could not be written, it comes again: %s", error)
+            if self._items.pop(item.number, None) is item:
+                await self._mail.give_back(item.hand, STRANGER_SECONDS)
+            return False
+        item.report = begun
+        return True
 
     def get(self, ref: WorkRef) -> WorkItem | None:
         """What is in hand under a reference; None where it is not (any more)."""
