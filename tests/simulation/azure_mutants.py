@@ -268,6 +268,7 @@ RULES = [
         "planning.py",
         "state.local = [] if commit.ended or commit.replace else without(before.local, base.answered)",
         "state.local = []",
+        first="beside",
     ),
     Rule(
         "16",
@@ -275,6 +276,7 @@ RULES = [
         "planning.py",
         "state.local = [] if commit.ended or commit.replace else",
         "state.local = [] if commit.replace else",
+        first="beside",
     ),
     Rule(
         "16",
@@ -296,6 +298,7 @@ RULES = [
         "local.py",
         "LAST_DELIVERY = 3",
         "LAST_DELIVERY = 1_000_000",
+        first="deadly",
     ),
     Rule(
         "16",

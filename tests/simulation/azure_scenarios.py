@@ -254,7 +254,8 @@ def fixed_on_azure() -> dict[str, Any]:
 
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
     `early` gets them before it begins, `renewed` and `rivals` have one id
-    live on and on, `big` has texts that no column holds, `deadly` kills its hosts.
+    live on and on, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs
+    one activity over many commits.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
@@ -274,4 +275,5 @@ def fixed_on_azure() -> dict[str, Any]:
         "rivals": Rivals(),
         "big": Programs({"b/1": big}, longest=86_400.0),
         "deadly": Deadly(),
+        "beside": Programs({"l": [["beside", 9.0, ["a", "b", "c"]]]}, longest=86_400.0),
     }

@@ -199,6 +199,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     "big": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "blobs.put")),),
     "large": (Search((Mishap.CRASH_AFTER,), ("tables.transact",)),),
     "deadly": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "queues.put")),),
+    "beside": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},
 }
 BESIDE_DOTNET = 60

@@ -97,6 +97,11 @@ def app_for(world: World, code: int = 1) -> holdtrue.App:
                 results.append(await ctx.call_activity(flaky, input=[step[1], step[2]], retry_policy=policy))
             elif verb == "deadly":
                 results.append(await ctx.call_activity(deadly, input=[step[1], step[2]]))
+            elif verb == "beside":
+                long = ctx.call_activity(slow, input=step[1])
+                for tag in step[2]:
+                    results.append(await ctx.call_activity(echo, input=tag))
+                results.append(await long)
             elif verb == "boom":
                 try:
                     await ctx.call_activity(boom, input=step[1])
@@ -162,6 +167,8 @@ def expected(steps: Program) -> list[Any]:
             results.append(step[1])
         elif verb == "all":
             results.append(list(step[1]))
+        elif verb == "beside":
+            results += [*step[2], "slow"]
         elif verb == "boom":
             results.append(f"failed {step[1]}")
         elif verb in ("race", "timer", "outrun"):

@@ -151,7 +151,7 @@ class LocalRuns:
         runs, locked = self._make(held), []
         for one in begun:
             item = runs.items[one.place] = self._work.keep(one, 1)
-            locked.append(self._work.lock_one(item))
+            locked.append(self._work.begin_here(item))
         return locked
 
     def found(self, held: Held, outstanding: Iterable[Named]) -> Runs:

@@ -87,6 +87,7 @@ class WorkItems:
         self._unwanted: dict[tuple[str, str, int], None] = {}
         self._turn = 0
         self._tokens = 0
+        self._begun_here = 0
         self._may_have = True
         """Whether the last get may have left some, or some were put since."""
         self._pulling = asyncio.Lock()
@@ -156,6 +157,7 @@ class WorkItems:
         if limit <= 0 or not asked:
             return []
         looked, self.wanted = self.wanted > 0, 0  # nobody else gets any meanwhile
+        begun_here = self._begun_here
         async with self._pulling:
             locked = self._take(limit, asked)
             while len(locked) < limit and (self._may_have or not looked):
@@ -166,7 +168,8 @@ class WorkItems:
                     log.warning("the work-item queue could not be read, it is tried again: %s", error)
                     break
                 locked += self._take(limit - len(locked), asked)
-            self.wanted = limit - len(locked)
+            # What was begun here meanwhile has taken slots that are no longer free.
+            self.wanted = max(0, limit - len(locked) - (self._begun_here - begun_here))
         begun = await asyncio.gather(*(self.say_begun(self._items[one.ref.key]) for one in locked))
         return [one for one, told in zip(locked, begun, strict=True) if told]
 
@@ -177,10 +180,15 @@ class WorkItems:
             ]
 
         self._turn += 1
-        return [self.lock_one(item) for item in share(limit, sorted(queues), self._turn, find)]
+        return [self._lock_one(item) for item in share(limit, sorted(queues), self._turn, find)]
 
-    def lock_one(self, item: WorkItem) -> LockedActivity:
-        """Give one to the engine."""
+    def begin_here(self, item: WorkItem) -> LockedActivity:
+        """Give the engine one that runs here without a message; its slot is not for one from the queue any more."""
+        self._begun_here += 1
+        self.wanted = max(0, self.wanted - 1)
+        return self._lock_one(item)
+
+    def _lock_one(self, item: WorkItem) -> LockedActivity:
         self._tokens += 1
         item.locked, item.offered, item.token = True, True, self._tokens
         return LockedActivity(
