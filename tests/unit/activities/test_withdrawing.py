@@ -40,9 +40,10 @@ def test_only_what_has_waited_so_long_is_named_and_only_what_has_not_begun_comes
         assert bench.pool.withdraw([early.ref]) == []  # once
         assert bench.pool.backlog() == 1 and began == [1]
         bench.pool.cancel([running.ref])
-        await settle()
+        await environment.advance(1.0)  # its code is stopped when the grace for it is over
         assert began == [1, 3] and bench.told == [(running.task.task_id, None)]
         bench.pool.cancel([late.ref])
+        await environment.advance(1.0)
 
     with_bench(app_of(began), test, environment=ManualEnvironment(), async_slots=1)
 
@@ -51,12 +52,14 @@ def test_at_a_drain_what_waits_comes_back_at_once_and_nothing_more_begins() -> N
     began: list[int] = []
 
     async def test(bench: Bench) -> None:
+        environment = bench.environment
+        assert isinstance(environment, ManualEnvironment)
         running, waiting = bench.submit("waits", "1"), bench.submit("waits", "2")
         await settle()
         assert [item.ref for item in bench.pool.begin_drain()] == [waiting.ref]
         assert bench.pool.free_slots() == 0 and bench.pool.refs() == [running.ref]
         bench.pool.cancel([running.ref])
-        await settle()
+        await environment.advance(1.0)
         assert began == [1] and bench.told == [(running.task.task_id, None)]
 
     with_bench(app_of(began), test, environment=ManualEnvironment(), async_slots=1)

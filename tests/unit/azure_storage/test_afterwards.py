@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 import holdtrue
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.engine.settings import HostSettings
@@ -69,10 +71,11 @@ class Stage:
             operations = given[1] if verb == "transact" else [given[1]]
             self.writes += [(at, given[0], operation) for operation in operations]
 
-    async def host(self, **more: Any) -> holdtrue.Host:
+    async def host(self, *, local: bool = True, **more: Any) -> holdtrue.Host:
         self._hosts += 1
         environment = SimulatedEnvironment(self._hosts)
-        store = AzureStorageStore(self.account, "Rows", environment=environment, settings=SETTINGS)
+        given = msgspec.structs.replace(SETTINGS, local_activities=local)
+        store = AzureStorageStore(self.account, "Rows", environment=environment, settings=given)
         await store.open()
         settings = HostSettings(name=f"h{self._hosts}", retention=False, schedules=False, **more)
         host = holdtrue.Host(app, store, settings=settings, environment=environment)
@@ -161,7 +164,7 @@ async def test_a_row_that_a_dead_host_left_behind_is_written_by_the_next_owner(s
 
 @on_stage
 async def test_what_was_sent_is_no_more_owed_a_second_later(stage: Stage) -> None:
-    host = await stage.host()
+    host = await stage.host(local=False)
     await host.client.start(works, input=30.0, instance_id="works")
     await host.client.start(leaves_a_child, instance_id="leaves")
     await asyncio.sleep(0.8)

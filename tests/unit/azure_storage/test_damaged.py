@@ -18,7 +18,10 @@ from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import run
 
-SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0)
+SETTINGS = AzureStorageSettings(
+    partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0, local_activities=False
+)
+"""Activities through the queue: their messages leave blobs, which must go too."""
 LARGE = "x" * 100_000
 
 app = holdtrue.App()
