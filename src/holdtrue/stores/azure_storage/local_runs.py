@@ -39,15 +39,19 @@ class Kept:
 
 
 class Runs:
-    """What runs here of one instance: activities by their place, and their keeper (None: it has not come yet)."""
+    """What runs here of one instance: activities by their place, and their keeper (None: it has not come yet).
 
-    __slots__ = ("context", "instance_id", "items", "keeper", "partition")
+    `token` is the lease's of the latest session that spoke of it.
+    """
+
+    __slots__ = ("context", "instance_id", "items", "keeper", "partition", "token")
 
     def __init__(self, held: Held) -> None:
         self.instance_id = held.instance_id
         self.partition = held.partition
         self.items: dict[Place, WorkItem] = {}
         self.keeper: Kept | None = None
+        self.token = held.lease.token
         self.context: dict[str, str] | None = None
 
 
@@ -83,6 +87,7 @@ class LocalRuns:
         runs = self._runs.get(held.instance_id)
         if runs is None:
             runs = self._runs[held.instance_id] = Runs(held)
+        runs.token = max(runs.token, held.lease.token)
         if held.started is not None:
             runs.context = held.started.tags
         return runs
@@ -150,6 +155,8 @@ class LocalRuns:
         """These run here from now on: a commit has named them."""
         runs, locked = self._make(held), []
         for one in begun:
+            if one.place in runs.items:
+                continue  # a session after this one has read the commit already, and begins it
             item = runs.items[one.place] = self._work.keep(one, 1)
             locked.append(self._work.begin_here(item))
         return locked
@@ -179,9 +186,12 @@ class LocalRuns:
         return item.local and not item.offered
 
     async def follow(self, held: Held) -> None:
-        """A sentinel was written: what it does not name any more is let go, and a keeper that keeps nothing deleted."""
+        """A sentinel was written: what it does not name any more is let go, and a keeper that keeps nothing deleted.
+
+        Not by a session that another has followed while it wrote the row: what that one has begun it does not know.
+        """
         runs = self.of(held.instance_id)
-        if runs is None:
+        if runs is None or held.lease.token < runs.token:
             return
         named = set(places(held.state.local))
         gone = [item for place, item in runs.items.items() if place not in named]
