@@ -130,7 +130,7 @@ def _shared(method: str, given: tuple[Any, ...], answer: Any, book: Book) -> Any
             for one in sorted(answer, key=lambda one: int(book.name("id", one.id).partition(":")[2]))
         ]
     if method == "list_blobs":
-        return [(info.name, info.size, info.created > 0) for info in answer[0]], answer[1]
+        return [(info.name, info.size, info.created > 0, info.leased, info.etag != "") for info in answer[0]], answer[1]
     return answer
 
 

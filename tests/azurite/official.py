@@ -296,7 +296,13 @@ class Blobs:
         pages = found.by_page(continuation_token=token)
         with _Errors():
             infos = [
-                port.BlobInfo(name=one.name, created=to_ticks(one.creation_time), size=one.size)
+                port.BlobInfo(
+                    name=one.name,
+                    created=to_ticks(one.creation_time),
+                    size=one.size,
+                    etag=one.etag.strip('"'),
+                    leased=one.lease.status == "locked",
+                )
                 async for one in await anext(pages)
             ]
         return infos, pages.continuation_token or None

@@ -9,6 +9,7 @@ from holdtrue.stores.azure_storage.http.connection import from_connection_string
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.ownership import Ownership
+from holdtrue.stores.azure_storage.partition_table import PartitionTable
 from holdtrue.stores.azure_storage.partitions import Terms
 from holdtrue.stores.azure_storage.renewals import Renewer
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
@@ -30,8 +31,7 @@ async def host(service: HttpService, name: str) -> Ownership:
     renewer = Renewer(service, REAL, settings.renewal_terms(f"holdtrue-{name}", NAMES.partitions))
     await renewer.open()
     return Ownership(
-        service.tables,
-        NAMES.partitions,
+        PartitionTable(service.tables, NAMES.partitions, REAL, TERMS, renewer),
         f"holdtrue-{name}",
         REAL,
         TERMS,

@@ -31,6 +31,7 @@ class _Leasable(msgspec.Struct, kw_only=True):
 class _Blob(_Leasable, kw_only=True):
     data: bytes
     created: Ticks
+    etag: str
 
 
 class _Container(_Leasable, kw_only=True):
@@ -84,9 +85,9 @@ class ModelBlobs:
             raise Conflict(409, "BlobAlreadyExists", "the specified blob already exists")
         _check_lease(there, lease, now)
         if there is None:
-            blobs[blob] = _Blob(data=data, created=now)
+            blobs[blob] = _Blob(data=data, created=now, etag=f"{self.account.tick():X}")
             return
-        there.data = data
+        there.data, there.etag = data, f"{self.account.tick():X}"
         if there.held(now) is None:
             there.lease = None
 
@@ -115,8 +116,15 @@ class ModelBlobs:
         random = self.account.random
         if self.account.manner.short_pages and random.random() < 0.5:
             size = random.randrange(len(names) + 1)
+        now = self.account.now()
         infos = [
-            BlobInfo(name=name, created=whole_second(blobs[name].created), size=len(blobs[name].data))
+            BlobInfo(
+                name=name,
+                created=whole_second(blobs[name].created),
+                size=len(blobs[name].data),
+                etag=blobs[name].etag,
+                leased=blobs[name].held(now) is not None,
+            )
             for name in names[:size]
         ]
         return infos, names[size] if size < len(names) else None

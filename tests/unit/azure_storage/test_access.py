@@ -7,8 +7,9 @@ import pytest
 
 from holdtrue.environment import REAL
 from holdtrue.stores.azure_storage.access import Access
+from holdtrue.stores.azure_storage.beside import refuse_beside
 from holdtrue.stores.azure_storage.names import HubNames
-from holdtrue.stores.azure_storage.ownership import Ownership
+from holdtrue.stores.azure_storage.partition_table import PartitionTable
 from holdtrue.stores.azure_storage.partitions import Terms
 from holdtrue.stores.azure_storage.service import ANY, Conflict, Do, Operation, Unsure
 
@@ -77,10 +78,9 @@ def test_a_partitions_table_that_gives_no_answer_is_an_error_of_the_service() ->
 
     async def main() -> None:
         tables: Any = Tables()
-        ownership: Any = Ownership.__new__(Ownership)
-        ownership._tables, ownership._table = tables, "HubPartitions"
-        ownership._terms = Terms(operation=0.01)
+        terms, nothing = Terms(operation=0.01), Any
+        table = PartitionTable(tables, "HubPartitions", REAL, terms, nothing)  # type: ignore[arg-type]
         with pytest.raises(Unsure, match="no answer within"):
-            await ownership.refuse_beside_dotnet()
+            await refuse_beside(table, terms, REAL)
 
     asyncio.run(main())

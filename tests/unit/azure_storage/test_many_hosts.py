@@ -17,12 +17,15 @@ from holdtrue.testing.virtual_time import Part, VirtualLoop, as_part, run
 LEASE, ACQUIRE = 30.0, 10.0
 STEPS = 25
 """Of an instance; each takes a second."""
+by_either = pytest.mark.parametrize("by_table", [True, False], ids=["table", "blobs"])
+"""How the hosts share out the partitions."""
 
 
 class Scene:
     """A hub, its hosts, and what its activities have done."""
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, by_table: bool) -> None:
+        self.by_table = by_table
         self.model = StorageModel(SimulatedEnvironment(1))
         self.partitions = partitions
         self.ran: Counter[str] = Counter()
@@ -50,6 +53,7 @@ class Scene:
             lease_interval=LEASE,
             lease_acquire_interval=ACQUIRE,
             max_queue_polling_interval=1.0,
+            use_table_partition_management=self.by_table,
         )
         return AzureStorageStore(self.model, "Hub", environment=environment, settings=settings), environment
 
@@ -100,12 +104,13 @@ def in_virtual_time(scenario: Callable[[], Awaitable[None]]) -> None:
     run(main())
 
 
+@by_either
 @pytest.mark.parametrize("partitions", [4, 16])
-def test_hosts_come_and_go_and_each_has_its_share(partitions: int) -> None:
+def test_hosts_come_and_go_and_each_has_its_share(partitions: int, by_table: bool) -> None:
     """Instances go on all the time: none stands still for a lease, and no step of theirs is run twice."""
 
     async def scenario() -> None:
-        scene = Scene(partitions)
+        scene = Scene(partitions, by_table)
         await scene.come("h1")
         store, environment = scene.store(2)
         await store.open()
@@ -129,9 +134,10 @@ def test_hosts_come_and_go_and_each_has_its_share(partitions: int) -> None:
     in_virtual_time(scenario)
 
 
-def test_a_host_dies_and_another_takes_over_within_a_lease_and_a_look() -> None:
+@by_either
+def test_a_host_dies_and_another_takes_over_within_a_lease_and_a_look(by_table: bool) -> None:
     async def scenario() -> None:
-        scene = Scene(4)
+        scene = Scene(4, by_table)
         await scene.come("h1")
         await scene.come("h2")
         await scene.balanced(within=4 * ACQUIRE)
@@ -151,9 +157,10 @@ def test_a_host_dies_and_another_takes_over_within_a_lease_and_a_look() -> None:
     in_virtual_time(scenario)
 
 
-def test_a_frozen_host_wakes_up_and_does_no_harm() -> None:
+@by_either
+def test_a_frozen_host_wakes_up_and_does_no_harm(by_table: bool) -> None:
     async def scenario() -> None:
-        scene = Scene(4)
+        scene = Scene(4, by_table)
         await scene.come("h1")
         await scene.come("h2")
         await scene.balanced(within=4 * ACQUIRE)

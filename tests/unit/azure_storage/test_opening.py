@@ -60,8 +60,8 @@ def test_the_settings_of_a_host_json(tmp_path: Path) -> None:
     [
         ("{", "host.json': "),
         (
-            '{"extensions": {"durableTask": {"storageProvider": {"useTablePartitionManagement": false}}}}',
-            "by the table alone.*settings check",
+            '{"extensions": {"durableTask": {"storageProvider": {"useLegacyPartitionManagement": true}}}}',
+            "contradicts useTablePartitionManagement.*settings check",
         ),
         ('{"extensions": {"durableTask": {"storageProvider": {"partitionCount": 99}}}}', "partitionCount"),
     ],

@@ -15,10 +15,8 @@ from holdtrue.stores.azure_storage.app_lease import (
     lease_ids,
     own_lease_id,
 )
-from holdtrue.stores.azure_storage.blob_leases import refuse_beside_blob_leases
 from holdtrue.stores.azure_storage.creating import HubLeased, create_hub, delete_hub, partition_numbers
 from holdtrue.stores.azure_storage.names import HubNames, escape_key, partition_of, unescape_key
-from holdtrue.stores.azure_storage.partitions import HubServedByDotNet
 from holdtrue.stores.azure_storage.renewals import Renewer
 from holdtrue.stores.azure_storage.service import Do, Operation, Unsure
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
@@ -393,28 +391,5 @@ def test_a_lease_that_cannot_be_renewed_is_not_relied_on(monkeypatch: pytest.Mon
         await asyncio.sleep(6)
         assert not lease.is_held() and scene.lost == 1, "before the service lets another have it"
         await lease.close(release=False)
-
-    run(scenario())
-
-
-def test_a_worker_with_blob_leases_is_seen() -> None:
-    async def scenario() -> None:
-        scene = Scene()
-        await scene.create()
-        blobs, environment = scene.model.blobs, scene.environment
-        await refuse_beside_blob_leases(blobs, NAMES, environment)
-        await blobs.create_container(NAMES.leases)
-        for number, owner in enumerate((b"null", b'"machine7"', b'"gone"')):
-            content = b'{"PartitionId":"p","Owner":%s,"Token":null,"Epoch":1}' % owner
-            await blobs.put_blob(NAMES.leases, f"ownership/{NAMES.control(number)}", content)
-        await blobs.put_blob(NAMES.leases, "ownership/garbage", b"\xff")
-        await refuse_beside_blob_leases(blobs, NAMES, environment)
-        mine = "11111111-0000-0000-0000-000000000001"
-        await blobs.acquire_lease(NAMES.leases, f"ownership/{NAMES.control(1)}", 60, mine)
-        with pytest.raises(HubServedByDotNet, match="machine7"):
-            await refuse_beside_blob_leases(blobs, NAMES, environment)
-        began = environment.monotonic()
-        await refuse_beside_blob_leases(blobs, NAMES, environment)
-        assert 15 < environment.monotonic() - began < 30, "what a dead one left is waited for"
 
     run(scenario())

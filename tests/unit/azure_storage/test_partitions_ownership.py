@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.stores.azure_storage.ownership import Ownership
+from holdtrue.stores.azure_storage.partition_table import PartitionTable
 from holdtrue.stores.azure_storage.partitions import HubServedByDotNet, Terms
 from holdtrue.stores.azure_storage.renewals import Renewer
 from holdtrue.stores.azure_storage.service import Instant
@@ -41,8 +42,7 @@ class Host:
         self.drain_takes = drain_takes
         self.renewals = renewer(tables, f"holdtrue-{name}", self.environment)
         self.ownership = Ownership(
-            tables,  # type: ignore[arg-type]
-            TABLE,
+            PartitionTable(tables, TABLE, self.environment, TERMS, self.renewals),  # type: ignore[arg-type]
             f"holdtrue-{name}",
             self.environment,
             TERMS,
@@ -423,7 +423,7 @@ async def test_rows_that_vanish_are_lost() -> None:
 
 def test_an_owner_needs_our_name() -> None:
     with pytest.raises(ValueError, match="holdtrue-"):
-        Ownership(None, "t", "machine", None, TERMS, None, on_gained=print, on_losing=None, on_lost=print)  # type: ignore[arg-type]
+        Ownership(None, "machine", None, TERMS, None, on_gained=print, on_losing=None, on_lost=print)  # type: ignore[arg-type]
 
 
 async def storm(seed: int) -> None:

@@ -57,7 +57,9 @@ def test_a_row_is_whole(setting) -> None:  # type: ignore[no-untyped-def]
         ({"app_lease_renew_interval": 60.0}, "less than app_lease_interval"),
         ({"lease_interval": 0.0}, "more than 0 s"),
         ({"lease_acquire_interval": 28.0}, "lease interval"),
-        ({"use_table_partition_management": False}, "by the table alone"),
+        ({"use_table_partition_management": False, "lease_interval": 14.0}, "15 to 60 whole seconds"),
+        ({"use_table_partition_management": False, "lease_interval": 20.5}, "15 to 60 whole seconds"),
+        ({"use_table_partition_management": False, "lease_interval": 61.0}, "15 to 60 whole seconds"),
         ({"renew_messages_after": 5.0}, "less than take_visibility"),
     ],
 )

@@ -177,7 +177,10 @@ def test_every_setting_is_read_at_its_place(path: str) -> None:
         ({"storageProvider": {"controlQueueVisibilityTimeout": "00:00:30"}}, "00:01:00 to 01:00:00"),
         ({"notifications": {"eventGrid": {"publishEventTypes": "Started"}}}, "is no list"),
         ({"storageProvider": {"useLegacyPartitionManagement": True}}, "it contradicts useTablePartitionManagement"),
-        ({"storageProvider": {"useTablePartitionManagement": False}}, "by the table alone"),
+        (
+            {"storageProvider": {"useTablePartitionManagement": False, "useLegacyPartitionManagement": True}},
+            "its hosts do not see workers that do",
+        ),
         ({"appLeaseOptions": {"renewInterval": "00:01:10"}}, "would run out before it is renewed"),
         ({"storageProvider": {"connectionName": "DefaultEndpointsProtocol=https;AccountKey=c2VjcmV0"}}, "app setting"),
     ],

@@ -1,74 +1,202 @@
-"""Hubs whose partitions .NET shares out by leases on blobs (`useTablePartitionManagement` false).
+"""Leases on blobs as a board (`useTablePartitionManagement` false), as .NET shares out partitions by them.
 
-Holdtrue's hosts share out partitions by the table alone.  Hosts of the two kinds do not see each other, so one of
-ours makes sure that nobody holds such a lease before it serves a hub.
+Each partition has two blobs.  The lease of `intent/…` says who is to have it: who wants a share takes that one, from
+its owner too (the blob names the lease's id, by which it can be changed).  The lease of `ownership/…` says who has
+it; nobody takes that from another: it is given up after the drain, or ends by itself.  So the service decides who
+owns a partition, and no clock but its own; the owner counts on its monotonic one from before its request.
 """
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import msgspec
 
 from holdtrue.environment import Environment
 
-from .names import HubNames
-from .partitions import HubServedByDotNet
-from .service import Blobs, NotThere
+from .board import Known
+from .partitions import Lease, Move, Step, Terms, is_control_queue, sight
+from .service import BlobInfo, Blobs, Conflict
 
-LONGEST = 35.0
-"""Seconds after which a lease that nobody renews has ended (.NET takes 30)."""
-_PROBE = "00000000-0000-0000-0000-000000000001"
+T = TypeVar("T")
+
+INTENT, OWNERSHIP = "intent/", "ownership/"
+UNKNOWN = "?"
+"""The owner of a lease whose blob does not say who it is (yet)."""
 
 
-class _Content(msgspec.Struct, rename="pascal"):
+class Content(msgspec.Struct, frozen=True, rename="pascal"):
+    """What such a blob holds; `Token` is the id of its lease, `Epoch` how often it was taken."""
+
+    partition_id: str
     owner: str | None = None
-
-
-async def refuse_beside_blob_leases(blobs: Blobs, names: HubNames, environment: Environment) -> None:
-    """Return when no worker holds a partition by a blob's lease; what a dead one has left is waited for.
-
-    Raises HubServedByDotNet where one keeps a lease.
-    """
-    until = environment.monotonic() + LONGEST
-    while True:
-        held = await _held(blobs, names)
-        if held is None:
-            return
-        if environment.monotonic() > until:
-            blob, owner = held
-            raise HubServedByDotNet(
-                f"the .NET worker {owner!r} holds the lease of {names.leases}/{blob}: it serves the hub "
-                f"{names.hub!r} with useTablePartitionManagement false. Stop all such workers; the hub's next hosts "
-                "share out its partitions by the table"
-            )
-        await environment.sleep(1.0)
-
-
-async def _held(blobs: Blobs, names: HubNames) -> tuple[str, str] | None:
-    """A blob whose lease is held, and by whom."""
     token: str | None = None
-    while True:
+    epoch: int = 0
+
+
+def lease_id(me: str, blob: str) -> str:
+    """The id under which a host leases a blob: always the same, so that a request may be made again."""
+    digits = hashlib.sha256(f"{me}\n{blob}".encode()).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:32]}"
+
+
+async def prolong(blobs: Blobs, container: str, me: str, lease: Lease) -> bool:
+    """Renew what a host has of a partition; false where it does not own it any more.
+
+    The intent first, so that it ends first: then there is no owner of tomorrow who is gone today.
+    """
+    if not lease.is_draining:
+        intent = INTENT + lease.partition
+        await blobs.renew_lease(container, intent, lease_id(me, intent))  # a look finds out who has it else
+    ownership = OWNERSHIP + lease.partition
+    return await blobs.renew_lease(container, ownership, lease_id(me, ownership))
+
+
+class _Blob(msgspec.Struct):
+    """A blob as it was read last."""
+
+    etag: str
+    content: Content
+    leased: bool
+
+    @property
+    def owner(self) -> str | None:
+        """Who has its lease."""
+        return (self.content.owner or UNKNOWN) if self.leased else None
+
+
+class LeaseBlobs:
+    """The blobs of one hub, as the host `me` sees and writes them."""
+
+    shows_renewals = False
+
+    def __init__(self, blobs: Blobs, container: str, me: str, environment: Environment, terms: Terms) -> None:
+        self.name = f"container {container} of leases"
+        self._blobs = blobs
+        self._container = container
+        self._me = me
+        self._environment = environment
+        self._terms = terms
+        self._seen: dict[str, _Blob] = {}
+        self._wanted: dict[str, float] = {}
+        """Partitions whose intent is ours and that another has yet, and when it was renewed."""
+        self._leases: list[Lease] = []
+
+    def known(self) -> Known:
+        """No clock decides here: whose lease has ended is not named."""
+        return Known(sightings=sight({}, self._leases), now=self._environment.now(), at_least=None, measured=True)
+
+    async def read(self) -> list[Lease]:
+        seen: dict[str, _Blob] = {}
+        token: str | None = None
+        while True:
+            page, token = await self._soon(self._blobs.list_blobs(self._container, "", token=token))
+            found = [info for info in page if _partition(info.name) is not None]
+            for info, blob in zip(found, await asyncio.gather(*map(self._look, found)), strict=True):
+                seen[info.name] = blob
+            if token is None:
+                break
+        self._seen = seen
+        owned = [name.removeprefix(OWNERSHIP) for name in sorted(seen) if name.startswith(OWNERSHIP)]
+        self._leases = [self._lease(partition) for partition in owned]
+        await self._keep_wanted()
+        return self._leases
+
+    async def _look(self, info: BlobInfo) -> _Blob:
+        """A blob as listed; its content is got where it has changed, and may be newer than the listing."""
+        known = self._seen.get(info.name)
+        if known is not None and known.etag == info.etag:
+            return _Blob(info.etag, known.content, info.leased)
+        data = await self._soon(self._blobs.get_blob(self._container, info.name))
         try:
-            page, token = await blobs.list_blobs(names.leases, "ownership/", token=token)
-        except NotThere:
-            return None
-        for blob in page:
-            owner = _owner(await blobs.get_blob(names.leases, blob.name))
-            if owner is not None and not await _is_free(blobs, names, blob.name):
-                return blob.name, owner
-        if token is None:
-            return None
+            content = msgspec.json.decode(data or b"", type=Content)
+        except msgspec.DecodeError:
+            content = Content(_partition(info.name) or "")
+        return _Blob(info.etag, content, info.leased)
+
+    def _lease(self, partition: str) -> Lease:
+        intent = self._seen.get(INTENT + partition)
+        wanted, owner = None if intent is None else intent.owner, self._seen[OWNERSHIP + partition].owner
+        # Who has given up the intent is about to give up the rest.
+        leaving = owner is not None and (wanted is None or (owner == self._me and wanted != owner))
+        return Lease(
+            partition=partition,
+            etag="",
+            current_owner=owner,
+            next_owner=None if wanted == owner else wanted,
+            is_draining=leaving,
+        )
+
+    async def _keep_wanted(self) -> None:
+        now = self._environment.monotonic()
+        there = [one.partition for one in self._leases if one.next_owner == self._me]
+        self._wanted = {partition: self._wanted.get(partition, 0.0) for partition in there}
+        for partition, renewed in self._wanted.items():
+            if now - renewed >= self._terms.acquire:
+                blob = INTENT + partition
+                await self._soon(self._blobs.renew_lease(self._container, blob, lease_id(self._me, blob)))
+                self._wanted[partition] = now
+
+    async def write(self, step: Step) -> Lease:
+        partition = step.lease.partition
+        intent, ownership = INTENT + partition, OWNERSHIP + partition
+        match step.move:
+            case Move.CLAIM:
+                await self._take(intent)
+                await self._take(ownership)
+            case Move.RENEW:
+                await self._take(ownership)
+                await self._take(intent)
+            case Move.STEAL:
+                await self._take(intent, steal=True)
+                self._wanted[partition] = self._environment.monotonic()
+            case Move.DRAIN:
+                await self._take(ownership)
+                await self._give_up(intent)
+            case Move.RELEASE:
+                await self._give_up(intent)
+                await self._give_up(ownership)
+            case Move.WITHDRAW:
+                await self._give_up(intent)
+            case Move.TOUCH:
+                pass  # nobody asks for the time here
+        return step.lease
+
+    async def _take(self, name: str, *, steal: bool = False) -> None:
+        """Have its lease, for a whole interval from now on.  Raises Conflict where another has it."""
+        before = self._seen.get(name)
+        content = Content(_partition(name) or "") if before is None else before.content
+        mine = lease_id(self._me, name)
+        taken = await self._soon(self._blobs.acquire_lease(self._container, name, int(self._terms.lease), mine))
+        if not taken and steal and content.token is not None:
+            taken = await self._soon(self._blobs.change_lease(self._container, name, content.token, mine))
+        if not taken:
+            raise Conflict(409, "LeaseAlreadyPresent", f"another has the lease of {self._container}/{name}")
+        if (content.owner, content.token) != (self._me, mine):
+            await self._put(name, Content(content.partition_id, self._me, mine, content.epoch + 1), mine)
+
+    async def _give_up(self, name: str) -> None:
+        """Let another have its lease, where it is ours."""
+        before = self._seen.get(name)
+        if before is None or before.owner != self._me:
+            return
+        mine = lease_id(self._me, name)
+        await self._put(name, msgspec.structs.replace(before.content, owner=None, token=None), mine)
+        await self._soon(self._blobs.release_lease(self._container, name, mine))
+
+    async def _put(self, name: str, content: Content, lease: str) -> None:
+        data = msgspec.json.encode(content)
+        await self._soon(self._blobs.put_blob(self._container, name, data, lease=lease))
+
+    async def _soon(self, call: Awaitable[T]) -> T:
+        async with asyncio.timeout(self._terms.operation):
+            return await call
 
 
-async def _is_free(blobs: Blobs, names: HubNames, blob: str) -> bool:
-    try:
-        if not await blobs.acquire_lease(names.leases, blob, 15, _PROBE):
-            return False
-        await blobs.release_lease(names.leases, blob, _PROBE)
-    except NotThere:
-        return True
-    return True
-
-
-def _owner(data: bytes | None) -> str | None:
-    try:
-        return msgspec.json.decode(data or b"{}", type=_Content).owner
-    except msgspec.DecodeError:
-        return None
+def _partition(blob: str) -> str | None:
+    """The control queue whose blob it is."""
+    for kind in (INTENT, OWNERSHIP):
+        if blob.startswith(kind) and is_control_queue(blob.removeprefix(kind)):
+            return blob.removeprefix(kind)
+    return None

@@ -1,23 +1,27 @@
 """Makes a task hub in an account, as .NET does, and deletes one.
 
 Several hosts and clients do it at once, of either engine, and any may die in between.  The rows of the
-partitions table say how many partitions a hub has; ours are written in one transaction, so that a hub never has
-some of them only, and two hosts with different settings do not make one hub of both.
+partitions table say how many partitions a hub has, or a blob where leases on blobs share them out; our rows are
+written in one transaction, so that a hub never has some of them only, and two hosts with different settings do not
+make one hub of both.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.environment import Environment
-from holdtrue.stores.errors import StoreError, StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreError, StoreUnavailable
 
+from .blob_leases import INTENT, OWNERSHIP, Content
+from .moments import table_text
 from .names import MAX_PARTITIONS, HubNames
-from .service import Conflict, Do, NotThere, Operation, Refused, Service, Unsure
+from .service import Blobs, Conflict, Do, NotThere, Operation, Refused, Service, Unsure
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -37,6 +41,18 @@ _FREE_ROW = {
 }
 
 
+HUB_INFO = "taskhub.json"
+"""The blob beside those that are leased."""
+
+
+class HubInfo(msgspec.Struct, frozen=True, rename="pascal"):
+    """What it holds."""
+
+    task_hub_name: str
+    created_at: str
+    partition_count: int
+
+
 class HubLeased(StoreError):
     """The hub cannot be deleted: an app holds its app lease.  Stop that app; the lease ends a minute later."""
 
@@ -48,11 +64,16 @@ class CreatedHub(msgspec.Struct, frozen=True, kw_only=True):
     made: bool
 
 
-async def create_hub(service: Service, names: HubNames, partition_count: int, environment: Environment) -> CreatedHub:
+async def create_hub(
+    service: Service, names: HubNames, partition_count: int, environment: Environment, *, blob_leases: bool = False
+) -> CreatedHub:
     """Make what is missing of a hub; idempotent.  A hub that is there keeps its number of partitions.
 
-    Raises ServiceError as the account does, and StoreUnavailable for a name that is still being deleted after two
-    minutes.
+    With `blob_leases` its partitions are shared out by leases on blobs, without a partitions table; a hub that was
+    made for the other way gets what this one needs, for as many partitions.
+
+    Raises ServiceError as the account does, StoreUnavailable for a name that is still being deleted after two
+    minutes, and StoreCorrupt where the hub does not say how many partitions it has.
     """
     if not 1 <= partition_count <= MAX_PARTITIONS:
         raise InvalidInput(f"a hub has 1 to {MAX_PARTITIONS} partitions, not {partition_count}")
@@ -64,22 +85,24 @@ async def create_hub(service: Service, names: HubNames, partition_count: int, en
     await ensure(names.app_lease, blobs.create_container)
     with suppress(Conflict):
         await ensure(names.app_lease_info, lambda blob: blobs.put_blob(names.app_lease, blob, b"{}", only_new=True))
-    await ensure(names.partitions, tables.create_table)
     for table in (names.history, names.instances):
         await ensure(table, tables.create_table)
     await ensure(names.work_items, queues.create_queue)
-    made = False
-    while True:
-        there = await _repeated(names.partitions, lambda: partition_numbers(service, names), environment)
-        wanted = _count(there, partition_count)
-        for number in range(wanted):
+
+    async def ensure_queues(count: int) -> None:
+        for number in range(count):
             await ensure(names.control(number), queues.create_queue)
-        missing = [number for number in range(wanted) if number not in there]
-        if not missing:
-            break
-        with suppress(Conflict):  # somebody was faster, or it was ours: what stands there decides
-            await _repeated(names.partitions, lambda: _insert_rows(service, names, missing), environment)  # noqa: B023
-            made = True
+
+    if blob_leases:
+        await ensure(names.leases, blobs.create_container)
+        wanted, made = await _ensure_info(service, names, partition_count, environment)
+        await ensure_queues(wanted)
+        for blob, content in _free_blobs(names, wanted):
+            with suppress(Conflict):
+                await ensure(blob, partial(_put_new, blobs, names.leases, content))
+    else:
+        await ensure(names.partitions, tables.create_table)
+        wanted, made = await _ensure_rows(service, names, partition_count, environment, ensure_queues)
     if wanted != partition_count:
         log.warning(
             "the hub %r has %d partitions, the settings say %d: the hub's number counts. It cannot be changed while "
@@ -89,6 +112,76 @@ async def create_hub(service: Service, names: HubNames, partition_count: int, en
             partition_count,
         )
     return CreatedHub(partition_count=wanted, made=made)
+
+
+async def _ensure_rows(
+    service: Service,
+    names: HubNames,
+    setting: int,
+    environment: Environment,
+    ensure_queues: Callable[[int], Awaitable[None]],
+) -> tuple[int, bool]:
+    """How many partitions the hub has, each with its queue and its row; whether rows were made."""
+    made = False
+    while True:
+        there = await _repeated(names.partitions, lambda: partition_numbers(service, names), environment)
+        if not there:
+            info = await _repeated(names.leases, lambda: _read_info(service, names), environment)
+            setting = setting if info is None else info.partition_count
+        wanted = _count(there, setting)
+        await ensure_queues(wanted)
+        missing = [number for number in range(wanted) if number not in there]
+        if not missing:
+            return wanted, made
+        with suppress(Conflict):  # somebody was faster, or it was ours: what stands there decides
+            await _repeated(names.partitions, lambda: _insert_rows(service, names, missing), environment)  # noqa: B023
+            made = True
+
+
+async def _ensure_info(service: Service, names: HubNames, setting: int, environment: Environment) -> tuple[int, bool]:
+    """How many partitions the hub has, as its blob says; whether that was made."""
+    made = False
+    while (info := await _repeated(names.leases, lambda: _read_info(service, names), environment)) is None:
+        try:
+            there = await partition_numbers(service, names)
+        except NotThere:
+            there = set()
+        count = _count(there, setting)
+        fresh = HubInfo(names.hub, table_text(environment.now()), count)
+        with suppress(Conflict):  # as above
+            put = partial(_put_new, service.blobs, names.leases, msgspec.json.encode(fresh), HUB_INFO)
+            await _repeated(HUB_INFO, put, environment)
+            made = True
+    return info.partition_count, made
+
+
+async def _read_info(service: Service, names: HubNames) -> HubInfo | None:
+    try:
+        data = await service.blobs.get_blob(names.leases, HUB_INFO)
+    except NotThere:
+        return None
+    if data is None:
+        return None
+    try:
+        info = msgspec.json.decode(data, type=HubInfo)
+    except msgspec.DecodeError:
+        info = None
+    if info is None or not 1 <= info.partition_count <= MAX_PARTITIONS:
+        raise StoreCorrupt(
+            f"{names.leases}/{HUB_INFO} does not say how many partitions the hub {names.hub!r} has: write it anew with "
+            'the number of its control queues as "PartitionCount"'
+        )
+    return info
+
+
+async def _put_new(blobs: Blobs, container: str, data: bytes, blob: str) -> None:
+    await blobs.put_blob(container, blob, data, only_new=True)
+
+
+def _free_blobs(names: HubNames, count: int) -> Iterator[tuple[str, bytes]]:
+    for kind in (INTENT, OWNERSHIP):
+        for control in map(names.control, range(count)):
+            yield kind + control, msgspec.json.encode(Content(control))
 
 
 async def delete_hub(service: Service, names: HubNames, *, lease_ids: tuple[str, ...] = ()) -> None:

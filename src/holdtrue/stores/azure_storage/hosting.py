@@ -10,10 +10,13 @@ from holdtrue.stores.errors import StoreError, StoreUnavailable
 
 from .access import Access
 from .app_lease import AppLease
-from .blob_leases import refuse_beside_blob_leases
+from .beside import refuse_beside
+from .blob_leases import LeaseBlobs
+from .board import Board
 from .http.connection import Reopening
 from .mail import Mail
 from .ownership import Ownership
+from .partition_table import PartitionTable
 from .polling import Polling
 from .renewals import Renewals, Renewer
 from .renewals_process import ChildProcess, ProcessRenewals
@@ -51,7 +54,7 @@ class Hosting:
         self._access = access
         self._settings = settings
         self._mail = mail
-        terms = settings.renewal_terms(owner, access.names.partitions)
+        terms = settings.renewal_terms(owner, access.names.partitions, access.names.leases)
         self._renewals: Renewals
         if account is None or settings.renew_in_process:
             self._renewals = Renewer(access.service, access.environment, terms, changed=self._changed)
@@ -73,9 +76,21 @@ class Hosting:
             longest=settings.max_queue_polling_interval,
         )
         mail.returns_to(self._returns)
-        self._ownership = Ownership(
+        blobs = LeaseBlobs(
+            access.service.blobs, access.names.leases, owner, access.environment, settings.partition_terms()
+        )
+        table = PartitionTable(
             access.service.tables,
             access.names.partitions,
+            access.environment,
+            settings.partition_terms(),
+            self._renewals,
+        )
+        board: Board
+        self._other_board: Board
+        board, self._other_board = (table, blobs) if settings.use_table_partition_management else (blobs, table)
+        self._ownership = Ownership(
+            board,
             owner,
             access.environment,
             settings.partition_terms(),
@@ -104,13 +119,12 @@ class Hosting:
         Raises StoreError beside a .NET worker (`alone`: any host), without the app lease, or where the account fails.
         """
         try:
-            if alone or not self._settings.beside_dotnet:
-                access = self._access
-                await refuse_beside_blob_leases(access.service.blobs, access.names, access.environment)
-                if alone:
-                    await self._ownership.refuse_beside_anyone()
-                else:
-                    await self._ownership.refuse_beside_dotnet()
+            terms, environment = self._settings.partition_terms(), self._access.environment
+            await refuse_beside(self._other_board, terms, environment, anyone=True, other_kind=True)
+            if alone:
+                await self._ownership.refuse_beside_anyone()
+            elif not self._settings.beside_dotnet:
+                await self._ownership.refuse_beside_dotnet()
             if self._lease is not None:
                 await self._lease.acquire()
             await self._renewals.open()
@@ -122,7 +136,7 @@ class Hosting:
         except TimeoutError as error:
             await self._give_up()
             raise StoreUnavailable(
-                f"hub {self._access.names.hub!r} could not be joined: its partitions table gave no answer in time. "
+                f"hub {self._access.names.hub!r} could not be joined: its partitions could not be read in time. "
                 "Start the host again"
             ) from error
         except (Exception, asyncio.CancelledError):

@@ -8,38 +8,28 @@ whatever the loop is waiting for.  `is_mine` is asked before every load, commit 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
-
-from holdtrue.core.events import TICKS_PER_SECOND, Ticks
+from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.environment import Environment
 
+from .beside import refuse_beside
+from .board import Board
 from .partitions import (
     KEEPS,
     OUR_PREFIX,
     Hold,
-    HubServed,
-    HubServedByDotNet,
     Lease,
     Move,
     Plan,
-    Sighting,
     Situation,
     Step,
     Terms,
-    ask_time,
     dotnet_owners,
-    is_lease,
-    lease_values,
-    live_owners,
     plan,
-    read_lease,
-    sight,
 )
 from .renewals import Renewals
-from .service import Conflict, Do, NotThere, Operation, ServiceError, Tables, Unsure
-from .service_clock import ServiceClock
+from .service import Conflict, NotThere, ServiceError
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -77,8 +67,7 @@ class Ownership:
 
     def __init__(
         self,
-        tables: Tables,
-        table: str,
+        board: Board,
         me: str,
         environment: Environment,
         terms: Terms,
@@ -90,8 +79,7 @@ class Ownership:
     ) -> None:
         if not me.startswith(OUR_PREFIX):
             raise ValueError(f"the owner's name {me!r} must begin with {OUR_PREFIX!r}")
-        self._tables = tables
-        self._table = table
+        self._board = board
         self._me = me
         self._environment = environment
         self._terms = terms
@@ -99,10 +87,7 @@ class Ownership:
         self._on_gained = on_gained
         self._on_losing = on_losing
         self._on_lost = on_lost
-        self._clock = ServiceClock()
-        self._sightings: dict[str, Sighting] = {}
         self._held: dict[str, _Held] = {}
-        self._written: dict[str, tuple[str, float]] = {}
         self._wake = asyncio.Event()
         self._closing = False
         self._failures = 0
@@ -113,7 +98,7 @@ class Ownership:
 
         Raises a ServiceError where the table cannot be read.
         """
-        self._sighted(await self._read())
+        await self._board.read()
         self._loop = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
@@ -145,57 +130,21 @@ class Ownership:
 
         A lease that a stopped one has left is waited for.  Raises HubServedByDotNet when one renews.
         """
-        await self._refuse_beside(dotnet_owners, self._served_by_dotnet)
+        await refuse_beside(self._board, self._terms, self._environment)
 
     async def refuse_beside_anyone(self) -> None:
         """Return when no host at all serves the hub, ours or .NET's; as above.  Raises HubServed."""
-        await self._refuse_beside(live_owners, self._served)
-
-    def _served_by_dotnet(self, lease: Lease) -> HubServed:
-        return HubServedByDotNet(
-            f"the hub's table {self._table!r} says that the .NET worker {lease.current_owner!r} serves "
-            f"{lease.partition!r} and has just renewed it. Two engines would take each other's "
-            "activities: stop that worker, or allow both beside each other in the settings"
-        )
-
-    def _served(self, lease: Lease) -> HubServed:
-        return HubServed(
-            f"the hub's table {self._table!r} says that {lease.current_owner!r} serves {lease.partition!r} and has "
-            "just renewed it: stop all hosts of the hub, and try again"
-        )
-
-    async def _refuse_beside(
-        self,
-        owners: Callable[[Sequence[Lease], Mapping[str, Sighting], Ticks | None, Terms], set[str]],
-        served: Callable[[Lease], HubServed],
-    ) -> None:
-        first: dict[str, Lease] | None = None
-        while True:
-            leases = await self._read()
-            self._sighted(leases)
-            moment = self._environment.monotonic()
-            there = owners(leases, self._sightings, self._clock.at_least(moment), self._terms)
-            if not there:
-                return
-            if first is None:
-                first = {lease.partition: lease for lease in leases}
-            for lease in leases:
-                if lease.current_owner in there and _renewed(first.get(lease.partition), lease):
-                    raise served(lease)
-            if self._clock.estimate(moment) is None:
-                await self._apply_all(ask_time(leases, self._situation()))
-            await self._environment.sleep(SOON)
+        await refuse_beside(self._board, self._terms, self._environment, anyone=True)
 
     async def dotnet_lives(self) -> bool:
         """Whether some partition has a .NET owner whose lease has not ended for certain."""
-        leases = await self._read()
-        self._sighted(leases)
-        at_least = self._clock.at_least(self._environment.monotonic())
-        return bool(dotnet_owners(leases, self._sightings, at_least, self._terms))
+        leases = await self._board.read()
+        known = self._board.known()
+        return bool(dotnet_owners(leases, known.sightings, known.at_least, self._terms))
 
     async def others_of_ours(self) -> bool:
         """Whether some partition has another owner of ours, or is to have one."""
-        leases = await self._read()
+        leases = await self._board.read()
         names = {name for lease in leases for name in (lease.current_owner, lease.next_owner) if name is not None}
         return any(name.startswith(OUR_PREFIX) and name != self._me for name in names)
 
@@ -206,12 +155,12 @@ class Ownership:
                 decided, whole = await self._look(closing)
             except (ServiceError, TimeoutError) as error:
                 if self._failures == len(WAITS):
-                    log.warning("the partitions in %s cannot be looked after: %r", self._table, error)
+                    log.warning("the partitions in the %s cannot be looked after: %r", self._board.name, error)
             except Exception:  # a defect; partitions run out by themselves, and the next look may go well
                 if self._failures == len(WAITS):
-                    log.exception("looking after the partitions in %s failed", self._table)
+                    log.exception("looking after the partitions in the %s failed", self._board.name)
             if closing and decided is None and not self._held:
-                log.warning("partitions of %s could not be given back: they run out by themselves", self._table)
+                log.warning("partitions of the %s were not given back: they run out by themselves", self._board.name)
                 return
             if closing and decided is not None and whole and not decided.mine:
                 return
@@ -227,7 +176,7 @@ class Ownership:
         if decided.soon:
             return min(SOON, self._terms.acquire)
         delay = self._terms.acquire
-        at_least = self._clock.at_least(self._environment.monotonic())
+        at_least = self._board.known().at_least
         if decided.runs_out is not None and at_least is not None:
             delay = min(delay, max((decided.runs_out - at_least) / TICKS_PER_SECOND, 0.0) + 0.05)
         return delay
@@ -240,8 +189,7 @@ class Ownership:
 
     async def _look(self, closing: bool) -> tuple[Plan, bool]:
         """One pass; also whether all its writes were done."""
-        leases = await self._read()
-        self._sighted(leases)
+        leases = await self._board.read()
         owners = {lease.partition: lease.current_owner for lease in leases}
         for partition in list(self._held):
             if owners.get(partition) != self._me:
@@ -249,46 +197,16 @@ class Ownership:
         decided = plan(leases, self._situation(closing))
         return decided, await self._apply_all(decided.steps)
 
-    async def _read(self) -> list[Lease]:
-        leases: list[Lease] = []
-        token: str | None = None
-        while True:
-            try:
-                async with asyncio.timeout(self._terms.operation):
-                    page = await self._tables.query(self._table, token=token)
-            except TimeoutError as error:
-                raise Unsure(f"table {self._table}: no answer within {self._terms.operation:g} s") from error
-            leases += map(read_lease, filter(is_lease, page.rows))
-            token = page.token
-            if token is None:
-                return leases
-
-    def _sighted(self, leases: list[Lease]) -> None:
-        moment = self._environment.monotonic()
-        for lease in leases:
-            etag, answered = self._written.get(lease.partition, ("", 0.0))
-            renewed = self._renewals.row(lease.partition)
-            if lease.etag == etag:
-                self._clock.wrote(lease.timestamp, answered)
-            elif renewed is not None and lease.etag == renewed.etag:
-                self._clock.wrote(lease.timestamp, renewed.answered)
-            else:
-                self._clock.saw(lease.timestamp, moment)
-        self._sightings = sight(self._sightings, leases)
-        if (estimate := self._clock.estimate(moment)) is not None:
-            self._renewals.tell_time(estimate - moment * TICKS_PER_SECOND)
-
     def _situation(self, closing: bool = False) -> Situation:
-        moment = self._environment.monotonic()
-        estimate = self._clock.estimate(moment)
+        known = self._board.known()
         return Situation(
             me=self._me,
             terms=self._terms,
             held={partition: held.hold for partition, held in self._held.items()},
-            sightings=self._sightings,
-            now=self._environment.now() if estimate is None else estimate,
-            at_least=self._clock.at_least(moment),
-            measured=estimate is not None,
+            sightings=known.sightings,
+            now=known.now,
+            at_least=known.at_least,
+            measured=known.measured,
             closing=closing,
         )
 
@@ -302,25 +220,13 @@ class Ownership:
             self._lose(partition)  # before anyone can take it
         sent = self._environment.monotonic()
         try:
-            async with asyncio.timeout(self._terms.operation):
-                etag = await self._tables.write(
-                    self._table,
-                    Operation(
-                        do=Do.REPLACE,
-                        partition="",
-                        key=partition,
-                        values=lease_values(step.lease),
-                        etag=step.lease.etag,
-                    ),
-                )
+            lease = await self._board.write(step)
         except (Conflict, NotThere):
             return False
         except (ServiceError, TimeoutError) as error:
-            log.info("%s of %s: %r; its row tells whether it was done", step.move, partition, error)
+            log.info("%s of %s: %r; the next look tells whether it was done", step.move, partition, error)
             return False
-        self._written[partition] = (etag or "", self._environment.monotonic())
         if step.move in KEEPS:
-            lease = msgspec.structs.replace(step.lease, etag=etag or "")
             self._keep(lease, sent + self._terms.lease - self._terms.margin)
         if step.move is Move.DRAIN:
             self._drain(partition)
@@ -376,9 +282,3 @@ class Ownership:
             held.end()
             self._renewals.drop_row(partition)
             self._on_lost(partition)
-
-
-def _renewed(before: Lease | None, after: Lease) -> bool:
-    if before is None or before.current_owner != after.current_owner:
-        return True
-    return before.last_renewal != after.last_renewal

@@ -82,9 +82,14 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     is_draining: bool = False
 
 
+def is_control_queue(name: str) -> bool:
+    """Whether it is the name of a control queue."""
+    return _CONTROL_QUEUE.fullmatch(name) is not None
+
+
 def is_lease(row: Row) -> bool:
     """Whether a row of the table is that of a control queue."""
-    return row.partition == "" and _CONTROL_QUEUE.fullmatch(row.key) is not None
+    return row.partition == "" and is_control_queue(row.key)
 
 
 def read_lease(row: Row) -> Lease:

@@ -21,6 +21,7 @@ import msgspec
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.environment import Environment
 
+from .blob_leases import prolong
 from .partitions import Lease, lease_values, prolonged, read_lease
 from .renewing import AppLeaseHeld, Message, RenewalTerms, pause_after
 from .service import Conflict, Do, NotThere, Operation, Service, ServiceError
@@ -270,13 +271,12 @@ class Renewer:
         if sent >= row.standing.until:
             self._row_lost(row)
             return
-        lease = prolonged(row.lease, self._now(), self._terms.rows)
+        lease = row.lease
+        if not self._terms.leases:
+            lease = prolonged(lease, self._now(), self._terms.rows)
         try:
             async with asyncio.timeout(self._terms.rows.operation):
-                etag = await self._service.tables.write(
-                    self._terms.table,
-                    Operation(do=Do.REPLACE, partition="", key=partition, values=lease_values(lease), etag=lease.etag),
-                )
+                etag = await self._prolong(lease)
         except (Conflict, NotThere):
             await self._look_at(row)
         except (ServiceError, TimeoutError) as error:
@@ -284,15 +284,29 @@ class Renewer:
             row.troubled(self._environment.monotonic())
         else:
             row.failures = 0
-            row.lease = msgspec.structs.replace(lease, etag=etag or "")
-            row.standing = Standing(self._terms.row_until(sent), etag or "", self._environment.monotonic())
+            row.lease = msgspec.structs.replace(lease, etag=etag)
+            row.standing = Standing(self._terms.row_until(sent), etag, self._environment.monotonic())
             row.next_at = sent + self._terms.renew
             if self._rows.get(partition) is row:
                 self._changed(partition)
 
+    async def _prolong(self, lease: Lease) -> str:
+        """Renew a partition where it stands; its etag then.  Raises Conflict where it was written, or taken."""
+        terms = self._terms
+        if terms.leases:
+            if await prolong(self._service.blobs, terms.leases, terms.me, lease):
+                return ""
+            raise Conflict(409, "LeaseLost", f"the lease of {lease.partition} is another's, or has ended")
+        values = lease_values(lease)
+        row = Operation(do=Do.REPLACE, partition="", key=lease.partition, values=values, etag=lease.etag)
+        return await self._service.tables.write(terms.table, row) or ""
+
     async def _look_at(self, row: _Row) -> None:
         """Somebody wrote the row: this host, or one that wants it."""
         partition = row.lease.partition
+        if self._terms.leases:
+            self._row_lost(row)
+            return
         try:
             async with asyncio.timeout(self._terms.rows.operation):
                 found = await self._service.tables.get(self._terms.table, "", partition)

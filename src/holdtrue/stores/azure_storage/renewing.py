@@ -34,12 +34,14 @@ class AppLeaseHeld(msgspec.Struct, frozen=True, array_like=True):
 class RenewalTerms(msgspec.Struct, frozen=True, kw_only=True):
     """For how long all of it is renewed, and how often.  In seconds.
 
-    `me` is the owner's name in the rows of `table`; `rows` says how long a partition is leased, `renew` how often it
+    `me` is the owner's name in the rows of `table`, or in the blobs of the container `leases` where that is given;
+    `rows` says how long a partition is leased, `renew` how often it
     is renewed.  `silence` is after how long without a sign of the host's loop all is let go.
     """
 
     me: str
     table: str
+    leases: str = ""
     rows: Terms
     renew: float
     app_lease: int

@@ -207,6 +207,9 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     created: Ticks
     size: int
+    etag: str
+    leased: bool
+    """Whether somebody holds its lease."""
 
 
 class Blobs(Protocol):

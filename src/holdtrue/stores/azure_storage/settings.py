@@ -18,6 +18,8 @@ from .settings_table import USED
 
 SETTINGS: tuple[Setting, ...] = (*USED, *NEEDLESS)
 """All of them."""
+BLOB_LEASES = range(15, 61)
+"""Seconds for which the service leases a blob."""
 
 
 class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +79,11 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"the app lease of {self.app_lease_interval:g} s is renewed every {self.app_lease_renew_interval:g} s: "
                 "set app_lease_renew_interval to less than app_lease_interval"
             )
-        if not self.use_table_partition_management:
+        if not self.use_table_partition_management and self.lease_interval not in BLOB_LEASES:
             raise InvalidInput(
-                "use_table_partition_management=False: Holdtrue shares out partitions by the table alone. Stop the "
-                "hub's .NET workers, leave the setting out, and start anew"
+                f"lease_interval={self.lease_interval:g}: a lease on a blob lasts {BLOB_LEASES[0]} to "
+                f"{BLOB_LEASES[-1]} whole seconds. Set it to one of them, or share out partitions by the table "
+                "(use_table_partition_management)"
             )
         self.partition_terms()
 
@@ -104,14 +107,15 @@ class AzureStorageSettings(msgspec.Struct, frozen=True, kw_only=True):
             acquire=self.app_lease_acquire_interval,
         )
 
-    def renewal_terms(self, owner: str, table: str) -> RenewalTerms:
-        """How all that a host has is renewed; `owner` is its name in the rows of `table`.
+    def renewal_terms(self, owner: str, table: str, leases: str = "") -> RenewalTerms:
+        """How all that a host has is renewed; `owner` is its name in the rows of `table`, or the blobs of `leases`.
 
         Partitions are renewed at least as often as they are looked at, the app lease when a third of it is left.
         """
         return RenewalTerms(
             me=owner,
             table=table,
+            leases="" if self.use_table_partition_management else leases,
             rows=self.partition_terms(),
             renew=min(self.lease_renew_interval, self.lease_acquire_interval),
             app_lease=int(self.app_lease_interval),

@@ -111,11 +111,12 @@ def _contradictions(host: HostJson) -> Iterator[Finding]:
             host.values[legacy],
             "it contradicts useTablePartitionManagement, and .NET does not start with both: leave it out",
         )
-    if not value(table):
+    if not value(table) and value(legacy):
         yield _finding(
             Weight.ERROR,
-            host.values[table],
-            "Holdtrue shares out partitions by the table alone: stop the hub's .NET workers, and leave it out",
+            host.values[legacy],
+            "Holdtrue does not do it, and its hosts do not see workers that do: stop the hub's .NET workers, and "
+            "leave it out",
         )
     lease, renew = (f"appLeaseOptions.{name}Interval" for name in ("lease", "renew"))
     if host.value("useAppLease") and value(renew) >= value(lease):

@@ -63,8 +63,8 @@ NEEDLESS: tuple[Setting, ...] = (
         kind=Kind.FLAG,
         default=False,
         meaning="The oldest way of .NET to share out partitions, by blobs alone.",
-        needless="Holdtrue shares out partitions by the table, and refuses to write beside a host that was to lose "
-        "them.",
+        needless="Holdtrue shares out partitions by the table or by two leases for each, and refuses to write beside a "
+        "host that was to lose them.",
     ),
     Setting(
         path="extendedSessionsEnabled",

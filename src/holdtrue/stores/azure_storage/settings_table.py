@@ -201,7 +201,7 @@ USED: tuple[Setting, ...] = (
         kind=Kind.FLAG,
         default=True,
         meaning="Whether hosts share out the partitions by a table, or (in older hubs) by leases on blobs. Holdtrue "
-        "does it by the table alone, and does not start beside .NET workers that hold leases on blobs.",
+        "does either, and does not start beside hosts, its own or .NET's, that do the other.",
         change="Hosts of the two kinds do not see each other's partitions and would serve the same ones: stop all "
         "hosts, wait for a lease interval, start them anew.",
         breaks=True,

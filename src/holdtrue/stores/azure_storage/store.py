@@ -191,7 +191,13 @@ class AzureStorageStore:
             return
         await self._service.open()
         try:
-            created = await create_hub(self._service, self._names, self._settings.partition_count, self._environment)
+            created = await create_hub(
+                self._service,
+                self._names,
+                self._settings.partition_count,
+                self._environment,
+                blob_leases=not self._settings.use_table_partition_management,
+            )
         except ServiceError as error:
             await self._service.close()
             raise self._access.failure(f"hub {self._names.hub!r} could not be opened", error) from error

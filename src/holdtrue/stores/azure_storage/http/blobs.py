@@ -129,6 +129,8 @@ def listing_in(body: bytes) -> tuple[list[BlobInfo], str | None]:
                 name=_name(blob),
                 created=from_header_text(blob.findtext("Properties/Creation-Time") or ""),
                 size=int(blob.findtext("Properties/Content-Length") or ""),
+                etag=(blob.findtext("Properties/Etag") or "").strip('"'),
+                leased=blob.findtext("Properties/LeaseStatus") == "locked",
             )
             for blob in root.iterfind("Blobs/Blob")
         ]
