@@ -10,7 +10,7 @@ import pytest
 import holdtrue
 from holdtrue.core.projection import Status
 from holdtrue.engine.settings import HostSettings
-from holdtrue.stores.azure_storage.http.connection import from_connection_string
+from holdtrue.stores.azure_storage.http.connection import from_connection_string, reopening
 from holdtrue.stores.azure_storage.http.service import HttpService
 from holdtrue.stores.azure_storage.reconciling import Pace
 from holdtrue.stores.azure_storage.service import Do, Operation
@@ -93,13 +93,17 @@ class Hub:
     """One hub, and what is open on it."""
 
     def __init__(self, connection: str) -> None:
+        self.settings = SETTINGS
+        self.renewed_by_process = False
+        """As a host that is opened by its account's settings: a process beside it renews what it has."""
         self._connection = connection
         self._stores: list[AzureStorageStore] = []
         self._hosts: list[holdtrue.Host] = []
 
     async def store(self) -> AzureStorageStore:
-        service = HttpService(from_connection_string(self._connection))
-        store = AzureStorageStore(service, "Hub", settings=SETTINGS, pace=PACE)
+        connection = from_connection_string(self._connection)
+        account = reopening(connection) if self.renewed_by_process else None
+        store = AzureStorageStore(HttpService(connection), "Hub", settings=self.settings, pace=PACE, account=account)
         await store.open()
         self._stores.append(store)
         return store

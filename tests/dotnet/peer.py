@@ -24,6 +24,8 @@ SETTINGS = {
     "LeaseRenewInterval": "00:00:01",
     "MaxQueuePollingInterval": "00:00:00.3",
 }
+BY_BLOBS = {"UseTablePartitionManagement": "False", "LeaseInterval": "00:00:15"}
+"""Beside them where leases on blobs share out the partitions; the service gives none that is shorter."""
 UP_SECONDS = 120
 
 
@@ -82,21 +84,22 @@ class Process:
         self._process.wait()
 
 
-def worker(connection: str, hub: str) -> Process:
+def worker(connection: str, hub: str, *, by_table: bool = True) -> Process:
     """A .NET worker."""
-    return Process([str(PROGRAM), "worker", "--hub", hub, "--conn", connection, *_options()])
+    return Process([str(PROGRAM), "worker", "--hub", hub, "--conn", connection, *_options(by_table)])
 
 
-def _options() -> list[str]:
-    return [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+def _options(by_table: bool) -> list[str]:
+    settings = SETTINGS if by_table else SETTINGS | BY_BLOBS
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
 
 
 class Shell:
     """A .NET client."""
 
-    def __init__(self, connection: str, hub: str) -> None:
+    def __init__(self, connection: str, hub: str, *, by_table: bool = True) -> None:
         self._process = subprocess.Popen(
-            [str(PROGRAM), "shell", "--hub", hub, "--conn", connection, *_options()],
+            [str(PROGRAM), "shell", "--hub", hub, "--conn", connection, *_options(by_table)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -26,8 +26,9 @@ DONE_SECONDS = 200
 class Sides:
     """One hub and who works on it."""
 
-    def __init__(self, connection: str, hub: str = HUB) -> None:
+    def __init__(self, connection: str, hub: str = HUB, *, by_table: bool = True) -> None:
         self.connection = connection
+        self.by_table = by_table
         self.hub = hub
         self._processes: list[peer.Process] = []
         self._shell: peer.Shell | None = None
@@ -38,13 +39,13 @@ class Sides:
         """A command of the .NET client."""
         async with self._asking:
             if self._shell is None:
-                self._shell = peer.Shell(self.connection, self.hub)
+                self._shell = peer.Shell(self.connection, self.hub, by_table=self.by_table)
             return await asyncio.to_thread(self._shell.ask, *words)
 
     async def store(self) -> AzureStorageStore:
         """A store of ours, for clients."""
         if self._store is None:
-            self._store = open_store(self.connection, self.hub)
+            self._store = open_store(self.connection, self.hub, by_table=self.by_table)
             await self._store.open()
         return self._store
 
@@ -56,9 +57,9 @@ class Sides:
         """A worker of `dotnet`, or of `ours`."""
         process: peer.Process
         if side == "dotnet":
-            process = await asyncio.to_thread(peer.worker, self.connection, self.hub)
+            process = await asyncio.to_thread(peer.worker, self.connection, self.hub, by_table=self.by_table)
         else:
-            command = [sys.executable, "-m", "tests.dotnet.worker", self.hub]
+            command = [sys.executable, "-m", "tests.dotnet.worker", self.hub, "table" if self.by_table else "blobs"]
             environment = {"HOLDTRUE_TEST_ACCOUNT": self.connection, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
             process = await asyncio.to_thread(peer.Process, command, environment)
         self._processes.append(process)
@@ -71,7 +72,7 @@ class Sides:
 
     async def settle(self, *, leave: bool = False) -> Settled:
         """`hub settle`."""
-        store = open_store(self.connection, self.hub)
+        store = open_store(self.connection, self.hub, by_table=self.by_table)
         await store.open()
         try:
             return await store.settle(EpisodeFinisher(app), leave=leave)
@@ -88,11 +89,11 @@ class Sides:
             await self._store.close()
 
 
-def on(azurite: Azurite, test: Callable[[Sides], Awaitable[None]]) -> None:
+def on(azurite: Azurite, test: Callable[[Sides], Awaitable[None]], *, by_table: bool = True) -> None:
     """Run a test on a hub in an account of its own."""
 
     async def main() -> None:
-        sides = Sides(azurite.connection_string(azurite.new_account()))
+        sides = Sides(azurite.connection_string(azurite.new_account()), by_table=by_table)
         try:
             async with asyncio.timeout(DONE_SECONDS + 80):
                 await test(sides)

@@ -1,13 +1,15 @@
 """A worker of Holdtrue as a process of its own, with the orchestrations of the peer.
 
-`python -m tests.dotnet.worker HUB`; the account is that of the variable HOLDTRUE_TEST_ACCOUNT.  It prints `worker up`,
-and drains at SIGTERM.
+`python -m tests.dotnet.worker HUB table` (or `blobs`); the account is that of the variable HOLDTRUE_TEST_ACCOUNT.  It
+prints `worker up`, and drains at SIGTERM.
 """
 
 import asyncio
 import os
 import signal
 import sys
+
+import msgspec
 
 import holdtrue
 from holdtrue.engine.settings import HostSettings
@@ -25,23 +27,27 @@ SETTINGS = AzureStorageSettings(
     lease_acquire_interval=1.0,
     renewed_visibility=6,
 )
+BY_BLOBS = msgspec.structs.replace(SETTINGS, use_table_partition_management=False, lease_interval=15.0)
+"""Where leases on blobs share out the partitions."""
 PACE = Pace(every_seconds=1.0, requests_a_minute=6_000.0, fresh_seconds=5.0)
 
 
-def open_store(connection: str, hub: str) -> AzureStorageStore:
+def open_store(connection: str, hub: str, *, by_table: bool = True) -> AzureStorageStore:
     """The store of a hub."""
-    return AzureStorageStore(HttpService(from_connection_string(connection)), hub, settings=SETTINGS, pace=PACE)
+    settings = SETTINGS if by_table else BY_BLOBS
+    return AzureStorageStore(HttpService(from_connection_string(connection)), hub, settings=settings, pace=PACE)
 
 
-async def main(hub: str) -> None:
+async def main(hub: str, *, by_table: bool) -> None:
     """Work until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = HostSettings(name="worker", retention=False, schedules=False, drain_seconds=5.0)
-    async with holdtrue.Host(app, open_store(os.environ["HOLDTRUE_TEST_ACCOUNT"], hub), settings=settings):
+    store = open_store(os.environ["HOLDTRUE_TEST_ACCOUNT"], hub, by_table=by_table)
+    async with holdtrue.Host(app, store, settings=settings):
         print("worker up", flush=True)
         await stop.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], by_table=sys.argv[2] == "table"))
