@@ -40,6 +40,7 @@ bench: $(READY) $(AZURITE) ## The benchmarks, peers beside us in the same run; t
 soak: $(READY) $(AZURITE) ## New seeds of the simulation for SECONDS, the disk, storms of 200 kills, a lock kept for 90 s
 	@$(BIN)/python tests/simulation/soak.py $(SECONDS)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --whole tests/conformance tests/simulation/test_settling.py -k 'azurite or settling'
+	@$(BIN)/python -m pytest -q --whole tests/dotnet/test_blob_leases.py
 	@$(BIN)/python -m tests.unit.sqlite_store.disk_search
 	@$(BIN)/python -m tests.faults.matrix
 	@$(BIN)/python -m tests.e2e.storm --kills 200

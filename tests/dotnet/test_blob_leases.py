@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -50,34 +51,50 @@ async def ended(sides: Sides) -> None:
         assert (name, *await outcome(sides, name)) == (name, "Completed", output)
 
 
-@pytest.mark.parametrize("route", [("dotnet", "ours"), ("ours", "dotnet")], ids="-".join)
-def test_what_one_leaves_after_its_stop_the_other_ends(azurite: Azurite, route: tuple[str, str]) -> None:
+async def stopped(sides: Sides, before: str, after: str) -> None:
+    """What one leaves after its stop the other ends."""
+    first = await sides.worker(before)
+    await begun(sides, "adder")
+    await sides.end(first, kill=False)
+    left = await leases(sides)
+    assert len(left) == 4 and all(one["Owner"] is one["Token"] is None for one in left.values()), left
+    assert all(one["Epoch"] == 1 for one in left.values())
+    await sides.worker(after)
+    await ended(sides)
+    held = await leases(sides)
+    assert {str(one["Owner"]).startswith("holdtrue-") for one in held.values()} == {after == "ours"}
+    assert all(one["Epoch"] == 2 for one in held.values())
+
+
+async def killed(sides: Sides) -> None:
+    """Ours refuses beside a live one, waits for what a killed one has left, and is killed and settled itself."""
+    theirs = await sides.worker("dotnet")
+    await begun(sides, "adder")
+    await asyncio.gather(*(refused(sides, by_table) for by_table in (False, True)))
+    await sides.end(theirs, kill=True)
+    ours = await sides.worker("ours")
+    await sides.end(ours, kill=True)
+    settled = await sides.settle()
+    assert settled.done, settled.obstacles
+    await sides.worker("dotnet")
+    await ended(sides)
+
+
+SCENARIOS: dict[str, Callable[[Sides], Awaitable[None]]] = {
+    "dotnet-ours": lambda sides: stopped(sides, "dotnet", "ours"),
+    "ours-dotnet": lambda sides: stopped(sides, "ours", "dotnet"),
+    "killed": killed,
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One of them, or all with `--whole` (`make soak`)."""
+    metafunc.parametrize("name", list(SCENARIOS)[: None if metafunc.config.getoption("--whole") else 1])
+
+
+def test_a_hub_is_handed_over(azurite: Azurite, name: str) -> None:
     async def scenario(sides: Sides) -> None:
         await started(sides)
-        first = await sides.worker(route[0])
-        await begun(sides, "adder")
-        await sides.end(first, kill=False)
-        left = await leases(sides)
-        assert len(left) == 4 and all(one["Owner"] is one["Token"] is None for one in left.values()), left
-        assert all(one["Epoch"] == 1 for one in left.values())
-        await sides.worker(route[1])
-        await ended(sides)
-        held = await leases(sides)
-        owners = {str(one["Owner"]) for one in held.values()}
-        assert len(owners) == 1 and owners.pop().startswith("holdtrue-") == (route[1] == "ours")
-        assert all(one["Epoch"] == 2 for one in held.values())
-
-    on(azurite, scenario, by_table=False)
-
-
-def test_ours_waits_for_what_a_killed_one_has_left_and_refuses_beside_a_live_one(azurite: Azurite) -> None:
-    async def scenario(sides: Sides) -> None:
-        await started(sides)
-        theirs = await sides.worker("dotnet")
-        await begun(sides, "adder")
-        await asyncio.gather(*(refused(sides, by_table) for by_table in (False, True)))
-        await sides.end(theirs, kill=True)
-        await sides.worker("ours")
-        await ended(sides)
+        await SCENARIOS[name](sides)
 
     on(azurite, scenario, by_table=False)
