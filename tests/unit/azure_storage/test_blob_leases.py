@@ -16,7 +16,7 @@ from holdtrue.stores.azure_storage.creating import create_hub, delete_hub
 from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.ownership import Ownership
 from holdtrue.stores.azure_storage.partition_table import PartitionTable
-from holdtrue.stores.azure_storage.partitions import HubServed, HubServedByDotNet, Terms
+from holdtrue.stores.azure_storage.partitions import HubServed, HubServedByDotNet, Move, Step, Terms
 from holdtrue.stores.azure_storage.renewals import Renewer
 from holdtrue.stores.azure_storage.service import Conflict, Do, Instant, Operation, Unsure
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
@@ -134,10 +134,10 @@ class Scene:
         data = msgspec.json.encode(Content(QUEUES[0], owner, THEIRS, before.epoch + 1))
         await blobs.put_blob(NAMES.leases, blob, data, lease=THEIRS)
 
-    async def is_free(self, kind: str) -> bool:
+    async def is_free(self, kind: str, queue: str = QUEUES[0]) -> bool:
         token, found = None, []
         while True:
-            page, token = await self.model.blobs.list_blobs(NAMES.leases, f"{kind}/{QUEUES[0]}", token=token)
+            page, token = await self.model.blobs.list_blobs(NAMES.leases, f"{kind}/{queue}", token=token)
             found += page
             if token is None:
                 (info,) = found
@@ -316,7 +316,12 @@ async def test_an_intent_is_kept_while_the_owner_drains_for_long(scene: Scene) -
     first.start()
     await until(lambda: first.mine() == set(QUEUES), 1)
     second.start()
-    await until(lambda: len(second.mine()) == 2, 55 + 2 * TERMS.acquire + 5)
+    await until(lambda: [kind for kind, _ in first.told].count("losing") == 2, 2 * TERMS.acquire)
+    for partition in [partition for kind, partition in first.told if kind == "losing"]:
+        for _ in range(25):
+            assert not await scene.is_free("intent", partition)
+            await asyncio.sleep(1)
+    await until(lambda: len(second.mine()) == 2, 15)
     assert [kind for kind, _ in first.told].count("losing") == 2, "nobody changed his mind meanwhile"
 
 
@@ -414,3 +419,34 @@ async def test_a_write_under_another_lease_is_refused(scene: Scene) -> None:
         with pytest.raises(Conflict) as refused:
             await scene.model.blobs.put_blob(NAMES.leases, blob, b"{}", lease=lease)
         assert refused.value.code == code
+
+
+@simulated
+async def test_nobody_has_a_partition_whose_lease_is_another_s(scene: Scene) -> None:
+    """Neither by taking it from its owner, nor where the blob names us yet: who has it now has written nothing so far."""
+    board = LeaseBlobs(scene.model.blobs, NAMES.leases, "holdtrue-a", scene.environment, TERMS)
+    claim = Step(Move.CLAIM, (await board.read())[0])
+    await board.write(claim)
+    await asyncio.sleep(31)
+    assert await scene.model.blobs.acquire_lease(NAMES.leases, f"ownership/{QUEUES[0]}", 30, THEIRS)
+    assert (await board.read())[0].current_owner == "holdtrue-a"
+    with pytest.raises(Conflict):
+        await board.write(claim)
+    await scene.dotnet_takes("ownership")
+    await board.read()
+    with pytest.raises(Conflict):
+        await board.write(claim)
+    assert await scene.model.blobs.renew_lease(NAMES.leases, f"ownership/{QUEUES[0]}", THEIRS)
+
+
+@simulated
+async def test_what_is_no_longer_ours_is_renewed_no_more(scene: Scene) -> None:
+    host = Host(scene, "a")
+    host.start()
+    await until(lambda: host.mine() == set(QUEUES), 1)
+    blob, token = f"ownership/{QUEUES[0]}", scene.content("ownership").token
+    assert host.renewals.row(QUEUES[0]) is not None
+    await scene.model.blobs.release_lease(NAMES.leases, blob, token)
+    await scene.model.blobs.acquire_lease(NAMES.leases, blob, 60, THEIRS)
+    await asyncio.sleep(SETTINGS.lease_renew_interval + 1)
+    assert host.renewals.row(QUEUES[0]) is None and host.renewals.row(QUEUES[1]) is not None
