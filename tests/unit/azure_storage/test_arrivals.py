@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from holdtrue.core import events as ev
 from holdtrue.core.projection import Projection, Status
 from holdtrue.stores.azure_storage.arrivals import (
@@ -142,6 +144,23 @@ def test_a_child_runs_over_an_ended_one_and_is_refused_over_a_live_one() -> None
     assert keys(decide(row("x", RUNNING), sentinel(), RUNNING, [child], now=NOW)) == {"refuse": [1]}
     assert keys(decide(row("w"), None, None, [child], now=NOW)) == {"refuse": [1]}
     assert child.seen is not None and start(1, "x").seen is None
+
+
+def test_a_child_that_its_parent_starts_again_under_another_execution_has_started() -> None:
+    """Another worker died between what it sent and its commit: its message and the next one's are of one task."""
+    again = start(2, "c2", child=True)
+    for parent in (PARENT, msgspec.structs.replace(PARENT, scheduled=-1)):
+        first = ev.ExecutionStarted(timestamp=1, instance_id="i", execution_id="c1", name="code", parent=parent)
+        for status in (RUNNING, COMPLETED, FAILED, Status.SUSPENDED):
+            view, stands = row("c1", status), sentinel("c1", status)
+            assert keys(decide(view, stands, status, [again], now=NOW, started=first)) == {"drop": [2]}
+        both = decide(None, None, None, [message(1, first, "c1"), again], now=NOW)
+        assert both.run is Run.START and keys(both) == {"give": [1], "drop": [2]}
+    for change in ({"task_id": 1}, {"execution_id": "py"}, {"instance_id": "q"}, {"scheduled": 9}):
+        other = msgspec.structs.replace(first, parent=msgspec.structs.replace(PARENT, **change))
+        decided = decide(row("c1", RUNNING), sentinel("c1"), RUNNING, [again], now=NOW, started=other)
+        assert keys(decided) == {"refuse": [2]}
+        assert keys(decide(None, None, None, [message(1, other, "c1"), again], now=NOW)) == {"give": [1], "refuse": [2]}
 
 
 def test_to_an_ended_one_only_a_rewind_of_a_failure_matters() -> None:

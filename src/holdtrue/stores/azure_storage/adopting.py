@@ -149,6 +149,7 @@ class Adopter:
             status,
             messages,
             now=self._environment.now(),
+            started=read.started,
             held=state.condition is not None and state.condition.kind == "held",
             kept_later=held.kept_later,
         )

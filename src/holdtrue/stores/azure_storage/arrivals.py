@@ -112,12 +112,14 @@ def decide(
     arrived: Sequence[Arrived],
     *,
     now: Ticks,
+    started: ExecutionStarted | None = None,
     held: bool = False,
     kept_later: Set[str] = frozenset(),
 ) -> Decided:
     """What to do with the messages of one instance, in their order (kept ones first).
 
-    `status` is that of the history that stands (None: there is none), `held` says that its condition is `held`,
+    `status` is that of the history that stands (None: there is none), `started` its start, `held` says that its
+    condition is `held`,
     `kept_later` are the ids of what is kept and not among them.
     """
     decided = Decided(give=[], drop=[], keep=[], back=[], dead=[], refuse=[])
@@ -129,7 +131,7 @@ def decide(
         else:
             known.add(message.id)
             fresh.append(message)
-    start = _start(row, sentinel, status, fresh, decided)
+    start = _start(row, sentinel, status, started, fresh, decided)
     rest = [one for one in fresh if type(one.event) is not ExecutionStarted]
     if held and not _replaces(start, sentinel) and not any(_moves_a_held_one(one.event) for one in rest):
         for one in (*(() if start is None else (start,)), *rest):
@@ -173,7 +175,12 @@ def _to_nobody(message: Arrived, decided: Decided, now: Ticks) -> None:
 
 
 def _start(
-    row: RowView | None, sentinel: Sentinel | None, status: Status | None, fresh: Iterable[Arrived], decided: Decided
+    row: RowView | None,
+    sentinel: Sentinel | None,
+    status: Status | None,
+    started: ExecutionStarted | None,
+    fresh: Iterable[Arrived],
+    decided: Decided,
 ) -> Arrived | None:
     """The start that is to be run; the others are judged."""
     chosen: Arrived | None = None
@@ -183,9 +190,9 @@ def _start(
             continue
         start_id = message.start_id or event.execution_id
         state = None if sentinel is None or status is None else sentinel.state
-        if chosen is not None and chosen.execution_id == event.execution_id:
+        if chosen is not None and (chosen.execution_id == event.execution_id or is_same_child(chosen.event, event)):
             decided.drop.append((message, "it came before"))
-        elif (
+        elif (status is not None and is_same_child(started, event)) or (
             state is not None
             and sentinel is not None
             and (sentinel.execution_id == event.execution_id or (state.start_id and state.start_id == start_id))
@@ -208,6 +215,22 @@ def _start(
         elif message.kept is None:
             decided.back.append(message)
     return chosen
+
+
+def is_same_child(one: AnyEvent | None, other: AnyEvent) -> bool:
+    """Whether two starts are of the same task of the same parent.
+
+    A .NET worker sends what an episode starts before it commits it.  Where it dies between the two, whoever runs the
+    episode again starts the child under another execution id.
+    """
+    if not isinstance(one, ExecutionStarted) or not isinstance(other, ExecutionStarted):
+        return False
+    a, b = one.parent, other.parent
+    if a is None or b is None or not a.execution_id:
+        return False
+    if (a.instance_id, a.execution_id, a.task_id) != (b.instance_id, b.execution_id, b.task_id):
+        return False
+    return a.scheduled == b.scheduled or min(a.scheduled, b.scheduled) < 0  # .NET does not tell the ordinal
 
 
 def _is_superseded(event: ExecutionStarted, row: RowView | None, sentinel: Sentinel | None) -> bool:

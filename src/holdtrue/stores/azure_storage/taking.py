@@ -17,7 +17,7 @@ from holdtrue.stores.protocol import Delivery, Lease, LockedInstance
 from .access import Access
 from .adopting import BACK_SECONDS, Adopter
 from .afterwards import Afterwards
-from .arrivals import Arrived, is_meant, is_wake, parents_of
+from .arrivals import Arrived, is_meant, is_same_child, is_wake, parents_of
 from .envelopes import Envelope
 from .formats import Formats, arrived_as
 from .holding import Held, Keys
@@ -383,7 +383,8 @@ def _anything(content: Envelope) -> Envelope:
 
 def _is_start_of(held: Held, start: Arrived) -> bool:
     """Whether an instance in hand is what this start started."""
-    return start.execution_id == held.execution_id or start.start_id == held.start_id
+    same_child = is_same_child(held.started, start.event)
+    return same_child or start.execution_id == held.execution_id or start.start_id == held.start_id
 
 
 def is_known(held: Held, id: str) -> bool:
