@@ -423,7 +423,7 @@ async def test_a_write_under_another_lease_is_refused(scene: Scene) -> None:
 
 @simulated
 async def test_nobody_has_a_partition_whose_lease_is_another_s(scene: Scene) -> None:
-    """Neither by taking it from its owner, nor where the blob names us yet: who has it now has written nothing so far."""
+    """Neither by taking it from its owner, nor where the blob names us yet: who has it has written nothing yet."""
     board = LeaseBlobs(scene.model.blobs, NAMES.leases, "holdtrue-a", scene.environment, TERMS)
     claim = Step(Move.CLAIM, (await board.read())[0])
     await board.write(claim)
