@@ -101,7 +101,7 @@ class Reader:
 
     async def standing(self, instance_id: str, row: Row | None = None) -> Standing:
         """What stands under an id, verified; `row` is its instances row where that was just read."""
-        row_after, sentinel_after, doubted = False, row is not None, False
+        row_after, sentinel_after, doubted, stands = False, row is not None, False, False
         if row is None:
             row, sentinel = await asyncio.gather(
                 self._access.instances_row(instance_id), self._access.sentinel(instance_id)
@@ -125,11 +125,14 @@ class Reader:
                 sentinel = await self._access.sentinel(instance_id)
                 row_after, sentinel_after = False, True
                 continue
-            if told is Told.IN_DOUBT and not doubted:
-                if view is not None and view.status is not Status.TERMINATED:
+            if told is Told.IN_DOUBT and not stands:
+                if not doubted and view is not None and view.status is not Status.TERMINATED:
                     await self._access.environment.sleep(DOUBT_SECONDS)
+                before = None if row is None else row.etag
                 sentinel = await self._access.sentinel(instance_id)
                 row, doubted = await self._access.instances_row(instance_id), True
+                # Else the row may be of a start that came after the sentinel was read, slowly.
+                stands = row is not None and row.etag == before
                 row_after, sentinel_after = True, False
                 continue
             record = await self._record(instance_id, told, row, view, sentinel)
