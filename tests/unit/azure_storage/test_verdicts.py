@@ -57,7 +57,7 @@ TERMINATED = Status.TERMINATED
         # Another execution: a newer start that waits, or a row that is stale.
         (row("y", PENDING, start_id="t", created_at=200), sentinel(status=COMPLETED), Told.ROW),
         (row("y", PENDING, start_id="s", created_at=200), sentinel(), Told.SENTINEL),
-        (row("y", PENDING, generation=1, created_at=50), sentinel(status=COMPLETED), Told.ROW),
+        (row("y", PENDING, generation=1, created_at=50), sentinel(status=COMPLETED), Told.ROW_AGAIN),
         (row("y", PENDING, generation=1), sentinel(generation=2), Told.SENTINEL),
         (row("y", PENDING, created_at=50), sentinel(), Told.SENTINEL),
         (row("y", RUNNING, created_at=200), sentinel(), Told.SENTINEL),
@@ -90,6 +90,15 @@ def test_a_row_that_is_ahead_of_its_sentinel_has_the_sentinel_read_again() -> No
         ahead = row("y", status, start_id="t", created_at=200)
         assert judge(ahead, sentinel(status=COMPLETED)) is Told.SENTINEL_AGAIN
         assert judge(ahead, sentinel(status=COMPLETED), sentinel_was_read_after=True) is then
+
+
+def test_a_row_of_a_later_generation_that_is_older_may_have_been_purged_since() -> None:
+    stands = sentinel(status=COMPLETED)
+    for status in PENDING, TERMINATED:
+        old = row("y", status, generation=1, created_at=50, start_id="t")
+        for after in False, True:
+            assert judge(old, stands, sentinel_was_read_after=after) is Told.ROW_AGAIN
+    assert judge(row("y", PENDING, generation=1, created_at=50), stands, row_was_read_after=True) is Told.ROW
 
 
 def test_the_same_execution_is_no_newer_start() -> None:

@@ -73,6 +73,8 @@ def judge(
         return _sentinel_or_history(row, sentinel)
     if not names_newer_start(row, sentinel):
         return _sentinel_or_history(row, sentinel)
+    if not row_was_read_after and _may_be_purged(row, sentinel):
+        return Told.ROW_AGAIN
     if row.status is Status.PENDING:
         return Told.ROW
     if not sentinel_was_read_after:
@@ -102,6 +104,13 @@ def _is_older(row: RowView, sentinel: Sentinel) -> bool:
     if row.generation != projection.generation:
         return row.generation < projection.generation
     return row.created_at < projection.created_at
+
+
+def _may_be_purged(row: RowView, sentinel: Sentinel) -> bool:
+    """Whether a row of a later generation is older by its time: a client's clock was slow, or it was purged since it
+    was read, with all generations before it."""
+    projection = sentinel.state.projection
+    return sentinel.is_ours and projection is not None and row.created_at < projection.created_at
 
 
 def _sentinel_or_history(row: RowView | None, sentinel: Sentinel) -> Told:
