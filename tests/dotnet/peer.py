@@ -8,6 +8,7 @@ import os
 import queue
 import subprocess
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,22 +85,27 @@ class Process:
         self._process.wait()
 
 
-def worker(connection: str, hub: str, *, by_table: bool = True) -> Process:
+PATIENT = {"ControlQueueVisibilityTimeout": "00:05:00", "WorkItemQueueVisibilityTimeout": "00:05:00"}
+"""Where no message may come twice, however slow the machine is: .NET writes some of their events twice then."""
+
+
+def worker(connection: str, hub: str, changed: Mapping[str, str] | None = None) -> Process:
     """A .NET worker."""
-    return Process([str(PROGRAM), "worker", "--hub", hub, "--conn", connection, *_options(by_table)])
+    return Process([str(PROGRAM), "worker", "--hub", hub, "--conn", connection, *options(changed)])
 
 
-def _options(by_table: bool) -> list[str]:
-    settings = SETTINGS if by_table else SETTINGS | BY_BLOBS
+def options(changed: Mapping[str, str] | None = None) -> list[str]:
+    """The settings as words of a command line."""
+    settings = {**SETTINGS, **(changed or {})}
     return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
 
 
 class Shell:
     """A .NET client."""
 
-    def __init__(self, connection: str, hub: str, *, by_table: bool = True) -> None:
+    def __init__(self, connection: str, hub: str, changed: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [str(PROGRAM), "shell", "--hub", hub, "--conn", connection, *_options(by_table)],
+            [str(PROGRAM), "shell", "--hub", hub, "--conn", connection, *options(changed)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Sides:
     def __init__(self, connection: str, hub: str = HUB, *, by_table: bool = True) -> None:
         self.connection = connection
         self.by_table = by_table
+        self._options = {} if by_table else peer.BY_BLOBS
         self.hub = hub
         self._processes: list[peer.Process] = []
         self._shell: peer.Shell | None = None
@@ -39,7 +40,7 @@ class Sides:
         """A command of the .NET client."""
         async with self._asking:
             if self._shell is None:
-                self._shell = peer.Shell(self.connection, self.hub, by_table=self.by_table)
+                self._shell = peer.Shell(self.connection, self.hub, self._options)
             return await asyncio.to_thread(self._shell.ask, *words)
 
     async def store(self) -> AzureStorageStore:
@@ -53,11 +54,12 @@ class Sides:
         """A client of ours."""
         return holdtrue.Client(await self.store(), app=app)
 
-    async def worker(self, side: str) -> peer.Process:
-        """A worker of `dotnet`, or of `ours`."""
+    async def worker(self, side: str, changed: Mapping[str, str] | None = None) -> peer.Process:
+        """A worker of `dotnet`, with some settings `changed`, or of `ours`."""
         process: peer.Process
         if side == "dotnet":
-            process = await asyncio.to_thread(peer.worker, self.connection, self.hub, by_table=self.by_table)
+            options = {**self._options, **(changed or {})}
+            process = await asyncio.to_thread(peer.worker, self.connection, self.hub, options)
         else:
             command = [sys.executable, "-m", "tests.dotnet.worker", self.hub, "table" if self.by_table else "blobs"]
             environment = {"HOLDTRUE_TEST_ACCOUNT": self.connection, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}

@@ -34,6 +34,8 @@ STARTS: dict[str, tuple[str, Any]] = {
     "nothing": ("Nothing", None),
     "hand-over": ("HandOver", 4),
     "singleton": ("Singleton", "m"),
+    "retrying": ("Retrying", 1),
+    "rewindable": ("Rewindable", None),
 }
 EVENTS = [
     ("event", "hello"),
@@ -112,7 +114,22 @@ async def handed_over(sides: Sides, route: tuple[str, ...], kill: bool) -> None:
         if isinstance(output, str) and isinstance(wanted, str):
             output = output[-len(wanted) :]  # ours tells before it which activity failed
         assert (name, ended, output) == (name, how, wanted)
+    how, attempts = await outcome(sides, "retrying")  # the activity fails twice in each process
+    assert how == "Completed" or (len(route) == 3 and "flaky" in attempts)
+    await rewound_until_it_completes(sides)
     how, text = await outcome(sides, "large")
     assert (how, len(text)) == ("Completed", 100 * 1024)
     if entity and route[-1] == "dotnet":
         assert "7" in json.dumps(await sides.dotnet("entity", "counter", "k"))
+
+
+async def rewound_until_it_completes(sides: Sides) -> None:
+    """Its activity fails twice in each process, whoever it is of."""
+    client = await sides.client()
+    for _ in range(2):
+        how, output = await outcome(sides, "rewindable")
+        if how == "Completed":
+            return
+        assert "flaky" in output
+        await client.rewind("rewindable", "once more")
+    assert (await outcome(sides, "rewindable"))[0] == "Completed"

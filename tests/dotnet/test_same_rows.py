@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from functools import cache
 from typing import Any
 
 from tests.dotnet import peer
 from tests.dotnet.sides import Sides, on, outcome
 from tests.dotnet.test_hand_over import WANTED
+from tests.unit.azure_storage.recorded import columns, history_rows
 from tools.azurite import Azurite
 
 pytestmark = peer.needed
@@ -33,7 +35,7 @@ OURS = ("Holdtrue", "StartId")
 BY_CHANCE = {"ExecutionId", "Timestamp", "OrchestrationInstance", "ParentInstance", "TaskHubName"}
 """Ids of each run; of those that are texts the type is compared."""
 NOT_IN_THE_PEER = {"Input", "InputBlobName"}
-"""Of TaskScheduled and SubOrchestrationInstanceCreated: `bin/peer` leaves it out, the recording RawDetails has it."""
+"""Of TaskScheduled and SubOrchestrationInstanceCreated: `bin/peer` leaves it out, the recording *RawDetails* has it."""
 MEANT = {
     # It grows with every execution, so that no clock is asked which of two starts is newer.
     "Instances ('loop', ''): Generation: .NET has ('Edm.Int32', 0), we have ('Edm.Int32', 2)",
@@ -63,6 +65,7 @@ async def same_rows(sides: Sides) -> None:
         assert sorted(rows) == sorted(found), table
         for place, wanted in rows.items():
             differences += [f"{table} {place}: {one}" for one in _differences(wanted, found[place])]
+        differences += [f"{table} {place}: {one}" for place, row in found.items() for one in _not_as_recorded(row)]
     differences = [one for one in differences if one not in MEANT]
     assert not differences, "\n".join(differences)
     assert theirs["queues"] == ours["queues"]
@@ -71,7 +74,7 @@ async def same_rows(sides: Sides) -> None:
 
 async def _dump(sides: Sides, side: str) -> dict[str, Any]:
     await sides.dotnet("create-hub")
-    await sides.worker(side)
+    await sides.worker(side, peer.PATIENT)
     for name, (orchestration, given) in STARTS.items():
         words = () if given is None else (json.dumps(given),)
         await sides.dotnet("start", orchestration, name, *words)
@@ -121,6 +124,32 @@ def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
             one, other = one[0], other[0]
         if one != other:
             shown.append(f"{column}: .NET has {one}, we have {other}")
+    return shown
+
+
+@cache
+def _with_details() -> dict[str, dict[str, type]]:
+    """Of a worker that writes inputs into the history too: the columns of each kind of row, and their types."""
+    return {
+        row["EventType"]: {name: type(value) for name, value in columns(row).items()}
+        for name, _, row in history_rows()
+        if name == "RawDetails"
+    }
+
+
+def _not_as_recorded(row: dict[str, tuple[str, Any]]) -> list[str]:
+    """What is not as in *RawDetails* of a row that asks for something: its columns, and the input that they hold."""
+    kind = row.get("EventType", ("", ""))[1]
+    if kind not in ("TaskScheduled", "SubOrchestrationInstanceCreated"):
+        return []
+    keys = {"PartitionKey", "RowKey", "Timestamp"}
+    wanted = {name for name, of in _with_details()[kind].items() if of is not type(None)}
+    found = {name for name in row if not name.startswith(OURS)} - keys - {"InputBlobName"}
+    shown = [] if found == wanted else [f"the columns are {sorted(found)}, not {sorted(wanted)}"]
+    type_, text = row["Input"]
+    whole = json.loads(text) if text else []
+    if type_ != "Edm.String" or (kind == "TaskScheduled" and not isinstance(whole, list)):
+        shown.append(f"its input is {text!r} of type {type_}")
     return shown
 
 
