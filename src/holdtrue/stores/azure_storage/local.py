@@ -15,7 +15,7 @@ from holdtrue.core.projection import Projection
 
 from .arrivals import Arrived
 from .owing import RowExtra, asked_by_row, asks_for_all, derived_id
-from .sentinel import Local, Owed
+from .sentinel import Local, Owed, number_of
 
 Place = tuple[str, int]
 """An activity of an instance: its execution, and the ordinal of its TaskScheduled."""
@@ -26,11 +26,13 @@ partition along."""
 
 
 class Named(msgspec.Struct, frozen=True):
-    """An activity that `local` names: the id of its envelope, should it need one; its task; when it was scheduled."""
+    """An activity that `local` names: the id of its envelope, should it need one; its task; when it was scheduled, and
+    in which episode."""
 
     id: str
     task: ActivityTask
     at: Ticks
+    episode: int
 
     @property
     def place(self) -> Place:
@@ -84,7 +86,10 @@ def runnable(commit: EpisodeCommit, most: int) -> list[ActivityTask]:
 def named(tasks: Iterable[ActivityTask], episode: str, at: Ticks) -> list[Named]:
     """Activities that an episode keeps here."""
     return [
-        Named(derived_id(task.instance_id, task.execution_id, episode, str(task.scheduled)), task, at) for task in tasks
+        Named(
+            derived_id(task.instance_id, task.execution_id, episode, str(task.scheduled)), task, at, number_of(episode)
+        )
+        for task in tasks
     ]
 
 
@@ -133,7 +138,7 @@ def judge(
             owed = Owed(one.execution, one.episode, ordinal, ordinal + 1)
             asked = asked_by_row(projection, dialect, owed, ordinal, event, more)
             assert asked is not None and isinstance(asked.what, ActivityTask)
-            judged.outstanding.append(Named(asked.id, asked.what, event.timestamp))
+            judged.outstanding.append(Named(asked.id, asked.what, event.timestamp, asked.episode))
     return judged
 
 

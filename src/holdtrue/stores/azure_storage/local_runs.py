@@ -253,7 +253,7 @@ class LocalRuns:
 
     async def _put(self, runs: Runs, item: WorkItem, hidden: int) -> QueueMessage:
         return await self._poster.work_item(
-            Named(item.id, item.task, item.scheduled_at),
+            Named(item.id, item.task, item.scheduled_at, item.episode),
             item.run if item.locked else item.run - 1,
             runs.context,
             hidden,

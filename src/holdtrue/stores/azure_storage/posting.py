@@ -73,14 +73,16 @@ class Poster:
             id=named.id,
             sender=task.instance_id,
             sender_execution=task.execution_id,
+            episode=named.episode,
             context=context,
             what=task,
             runs=runs,
         )
         return await self._put(None, parcel, hidden=hidden)
 
-    async def result(self, work_item: str, task: ActivityTask, event: HistoryEvent) -> None:
-        """Put the result of the work item of this id that ran here, for whoever holds its instance."""
+    async def result(self, work_item: str, task: ActivityTask, episode: int, event: HistoryEvent) -> None:
+        """Put the result of the work item of this id, which an episode scheduled and which ran here, for whoever holds
+        its instance."""
         message = OutboundMessage(
             instance_id=task.instance_id,
             event=event,  # type: ignore[arg-type]
@@ -91,7 +93,7 @@ class Poster:
             id=result_id(work_item),
             sender=task.instance_id,
             sender_execution=task.execution_id,
-            episode=0,
+            episode=episode,
             what=message,
         )
         await self._put(task.instance_id, parcel)

@@ -529,7 +529,7 @@ class AzureStorageStore:
         with self._work.handing_in(result.ref) as item:
             if item is None:
                 return CompleteOutcome(accepted=False)
-            await self._poster.result(item.id, item.task, result.event)
+            await self._poster.result(item.id, item.task, item.episode, result.event)
             if item.local:
                 self._local.handed_in(item)
         await self._work.done(result.ref)

@@ -35,13 +35,15 @@ MOST_UNWANTED = 10_000
 
 
 class WorkItem:
-    """A work item in hand, and its envelope's id: `run` counts its runs, `locked` that the engine has it.
+    """A work item in hand, and its envelope's id: `run` counts its runs, `locked` that the engine has it,
+    `episode` which one scheduled it (0: not told).
 
     `hand` is the number of its message.  One that runs here without a message (rule 16) is `local`; unless it is
     `offered`, the engine does not get it.
     """
 
     __slots__ = (
+        "episode",
         "hand",
         "handing_in",
         "id",
@@ -57,12 +59,13 @@ class WorkItem:
         "token",
     )
 
-    def __init__(self, number: int, id: str, task: ActivityTask, run: int, scheduled_at: int) -> None:
+    def __init__(self, number: int, id: str, task: ActivityTask, run: int, scheduled_at: int, episode: int) -> None:
         self.number = self.hand = number
         self.id = id
         self.task = task
         self.run = run
         self.scheduled_at = scheduled_at
+        self.episode = episode
         self.queue = queue_name(task.name, None if task.options is None else task.options.tag)
         self.locked = False
         self.local = False
@@ -124,7 +127,9 @@ class WorkItems:
         if (task.instance_id, task.execution_id, task.scheduled) in self._unwanted:
             await self._mail.delete(number)
             return
-        item = WorkItem(number, content.id, task, message.dequeue_count + content.runs, message.inserted)
+        item = WorkItem(
+            number, content.id, task, message.dequeue_count + content.runs, message.inserted, content.episode
+        )
         if item.queue not in self._served:
             wait = min(LONGEST_STRANGER_SECONDS, STRANGER_SECONDS << min(10, message.dequeue_count - 1))
             await self._mail.give_back(number, wait)
@@ -136,7 +141,7 @@ class WorkItems:
     def keep(self, named: Named, run: int) -> WorkItem:
         """An activity that runs here without a message, not offered yet."""
         number = self._mail.next_number()
-        item = self._items[number] = WorkItem(number, named.id, named.task, run, named.at)
+        item = self._items[number] = WorkItem(number, named.id, named.task, run, named.at, named.episode)
         item.local, item.offered = True, False
         return item
 
