@@ -124,9 +124,9 @@ async def handed_over(sides: Sides, route: tuple[str, ...], kill: bool) -> None:
 
 
 async def rewound_until_it_completes(sides: Sides) -> None:
-    """Its activity fails twice in each process, whoever it is of."""
+    """Its activity fails twice in each process: once before a hand-over perhaps, and then twice here."""
     client = await sides.client()
-    for _ in range(2):
+    for _ in range(3):
         how, output = await outcome(sides, "rewindable")
         if how == "Completed":
             return

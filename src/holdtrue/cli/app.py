@@ -33,7 +33,9 @@ T = TypeVar("T")
 DEFAULT_HUB = "holdtrue.db"
 GLOBAL_PANEL = "Global options"
 
-_HUB_HELP = f"The task hub: a file, or sqlite:///file.  Default: $HOLDTRUE_HUB, else {DEFAULT_HUB} here."
+_HUB_HELP = (
+    f"The task hub: a file, sqlite:///file, or azure-storage:NAME.  Default: $HOLDTRUE_HUB, else {DEFAULT_HUB} here."
+)
 _JSON_HELP = "Answer in JSON, one document a line; errors too, on standard error."
 _DEBUG_HELP = "Show the traceback of an error."
 
@@ -132,9 +134,10 @@ class Session:
         return hub_path(self.hub)
 
     def require_hub(self, *, create: bool = False) -> None:
-        """Raise CommandError unless there is a hub, or with `create` may be one; one in an account is made when it is
-        opened."""
+        """Raise CommandError unless there is a hub, or with `create` may be one."""
         if self.hub.startswith(ACCOUNT):
+            if not create:
+                self._require_in_account()
             return
         path = self.hub_path()
         try:
@@ -156,6 +159,19 @@ class Session:
             raise CommandError(
                 f"There is no task hub {str(path)!r}. Name another with --hub or HOLDTRUE_HUB, or make one: "
                 "`holdtrue run APP` and `holdtrue start` do.",
+                ExitCode.HUB_UNAVAILABLE,
+            )
+
+    def _require_in_account(self) -> None:
+        import asyncio
+
+        from holdtrue.environment import REAL
+        from holdtrue.stores.azure_storage.opening import hub_exists
+
+        if not asyncio.run(hub_exists(self.hub, REAL, os.environ)):
+            raise CommandError(
+                f"There is no task hub {self.hub!r} in the storage account. Name another with --hub or HOLDTRUE_HUB, "
+                "or make one: `holdtrue run APP` and `holdtrue start` do.",
                 ExitCode.HUB_UNAVAILABLE,
             )
 

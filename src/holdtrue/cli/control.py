@@ -156,7 +156,7 @@ def purge(
         raise UsageProblem("Only ended instances can be purged: completed, failed, terminated, canceled.")
     session.require_hub()
     if not yes:
-        _ask(session, "all ended instances" if every else "all ended instances that meet these filters")
+        ask(session, "all ended instances" if every else "all ended instances that meet these filters")
     with session.client() as client, session.out.progress("Purged") as advance:
         purged = client.purge_where(**filters, progress=advance)
     session.out.say(
@@ -176,7 +176,8 @@ def _purge_named(session: Session, ids: list[str], recursive: bool) -> ExitCode 
     return _on_each(session, "purge", "Purged", ids, act)
 
 
-def _ask(session: Session, what: str) -> None:
+def ask(session: Session, what: str) -> None:
+    """Ask whether `what` is to be deleted; raises UsageProblem where nobody can answer."""
     if session.out.json or not is_terminal(sys.stdin):
         raise UsageProblem(f"This would delete {what}; add --yes to do it without being asked.")
     try:

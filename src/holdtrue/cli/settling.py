@@ -1,4 +1,4 @@
-"""Handing a hub in Azure Storage over to .NET."""
+"""Whole hubs in Azure Storage: handing one over to .NET, deleting one."""
 
 import asyncio
 import os
@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdtrue.cli.app import Session, command, group
+from holdtrue.cli.app import ACCOUNT, Session, command, group
+from holdtrue.cli.control import ask
 from holdtrue.cli.exits import ExitCode, UsageProblem
 
 if TYPE_CHECKING:
     from holdtrue.engine.finishing import EpisodeFinisher
     from holdtrue.stores.azure_storage.settling import Settled
 
-commands = group("hub", "Hubs in Azure Storage: hand one over to .NET workers.")
+commands = group("hub", "Hubs in Azure Storage: hand one over to .NET workers, delete one.")
 
 
 @command("settle", to=commands)
@@ -33,11 +34,10 @@ def settle(
     columns away.  What .NET cannot go on with is named, and then (without --leave) nothing is handed over.  It can be
     run again, whatever it was interrupted at.
     """
-    from holdtrue.stores.azure_storage.opening import SCHEME, open_hub
-
-    if not session.hub.startswith(SCHEME):
-        raise UsageProblem(f"--hub: {session.hub!r} is no hub in Azure Storage; give {SCHEME}NAME.")
+    _refuse_file(session)
+    session.require_hub()
     from holdtrue.environment import REAL
+    from holdtrue.stores.azure_storage.opening import open_hub
 
     store = open_hub(session.hub, REAL, os.environ)
     finisher = None if application is None else _finisher(application)
@@ -50,6 +50,32 @@ def settle(
             await store.close()
 
     return _tell(session, asyncio.run(run()))
+
+
+@command("delete", to=commands)
+def delete(
+    session: Session,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> ExitCode | None:
+    """Delete a hub with all its instances: its tables, queues and containers.
+
+    Refused while a host serves it; one that was killed counts for a minute after its lease.  It can be run again,
+    whatever it was interrupted at.  Its name is free again after a minute.
+    """
+    _refuse_file(session)
+    from holdtrue.environment import REAL
+    from holdtrue.stores.azure_storage.opening import delete_hub_of
+
+    if not yes:
+        ask(session, "all instances")
+    asyncio.run(delete_hub_of(session.hub, REAL, os.environ))
+    session.out.say(f"Deleted {session.hub}.", {"operation": "delete", "hub": session.hub})
+    return None
+
+
+def _refuse_file(session: Session) -> None:
+    if not session.hub.startswith(ACCOUNT):
+        raise UsageProblem(f"--hub: {session.hub!r} is no hub in Azure Storage; give {ACCOUNT}NAME.")
 
 
 def _finisher(application: str) -> "EpisodeFinisher":

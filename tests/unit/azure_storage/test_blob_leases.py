@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from holdtrue.environment import Environment
+from holdtrue.stores.azure_storage.access import Access
 from holdtrue.stores.azure_storage.beside import refuse_beside
 from holdtrue.stores.azure_storage.blob_leases import Content, LeaseBlobs
 from holdtrue.stores.azure_storage.creating import create_hub, delete_hub
@@ -18,6 +19,7 @@ from holdtrue.stores.azure_storage.ownership import Ownership
 from holdtrue.stores.azure_storage.partition_table import PartitionTable
 from holdtrue.stores.azure_storage.partitions import HubServed, HubServedByDotNet, Move, Step, Terms
 from holdtrue.stores.azure_storage.renewals import Renewer
+from holdtrue.stores.azure_storage.served import dotnet_serves, owners
 from holdtrue.stores.azure_storage.service import Conflict, Do, Instant, Operation, Unsure
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.errors import StoreCorrupt
@@ -450,3 +452,22 @@ async def test_what_is_no_longer_ours_is_renewed_no_more(scene: Scene) -> None:
     await scene.model.blobs.acquire_lease(NAMES.leases, blob, 60, THEIRS)
     await asyncio.sleep(SETTINGS.lease_renew_interval + 1)
     assert host.renewals.row(QUEUES[0]) is None and host.renewals.row(QUEUES[1]) is not None
+
+
+@simulated
+async def test_a_client_sees_who_serves_a_hub(scene: Scene) -> None:
+    """Whichever way the hosts share it; the hub may have no table of partitions at all."""
+    access = Access(scene.model, NAMES, scene.environment)
+    assert await owners(access) == set() and not await dotnet_serves(access)
+    host = Host(scene, "a")
+    host.start()
+    await until(lambda: host.mine() == set(QUEUES), 1)
+    assert await owners(access) == {"holdtrue-a"} and not await dotnet_serves(access)
+    await host.close()
+    assert await owners(access) == set()
+    await scene.dotnet_takes("ownership")
+    assert await dotnet_serves(access)
+    await asyncio.sleep(61)
+    assert not await dotnet_serves(access)
+    await delete_hub(scene.model, NAMES)
+    assert await owners(access) == set()

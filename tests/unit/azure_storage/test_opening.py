@@ -84,7 +84,7 @@ def test_what_the_command_that_runs_a_worker_takes_from_it(tmp_path: Path, monke
     limits = {"activity_slots": 7, "activity_threads": 7, "active_instances": 3}
     assert _of_account("azure-storage:Hub") == limits
     assert _of_account("hub.db") == {}
-    Session("azure-storage:Hub", None, False).require_hub()  # type: ignore[arg-type]
+    Session("azure-storage:Hub", None, False).require_hub(create=True)  # type: ignore[arg-type]
     file.write_text("[]")
     with pytest.raises(UsageProblem, match="must be an object"):
         _of_account("azure-storage:Hub")

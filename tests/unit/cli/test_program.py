@@ -55,7 +55,7 @@ def test_every_command_has_help_and_its_own_json_option() -> None:
     leaves = {**commands}
     for name in ("schedule", "dead-letters", "settings", "hub"):
         leaves |= {f"{name} {child}": command for child, command in leaves.pop(name).commands.items()}
-    assert len(leaves) == 35
+    assert len(leaves) == 36
     for name, command in leaves.items():
         assert command.help, name
         assert {"--json", "--hub", "--debug"} <= {option for p in command.params for option in p.opts}, name

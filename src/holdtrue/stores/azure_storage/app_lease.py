@@ -174,8 +174,3 @@ class AppLease:
         if info.owner_id != self._id:
             info = Info(self._id, info.desired_swap_id if info.desired_swap_id != self._id else None)
             await self._blobs.put_blob(self._container, self._blob, msgspec.json.encode(info))
-
-
-def lease_ids(app_name: str) -> tuple[str, ...]:
-    """The ids under which an app may hold the lease, ours and .NET's."""
-    return own_lease_id(app_name), dotnet_lease_id(app_name)

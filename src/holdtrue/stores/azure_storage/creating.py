@@ -184,13 +184,12 @@ def _free_blobs(names: HubNames, count: int) -> Iterator[tuple[str, bytes]]:
             yield kind + control, msgspec.json.encode(Content(control))
 
 
-async def delete_hub(service: Service, names: HubNames, *, lease_ids: tuple[str, ...] = ()) -> None:
+async def delete_hub(service: Service, names: HubNames) -> None:
     """Delete a hub with all that it holds; idempotent, and an interrupted one can be repeated.
 
-    `lease_ids` are ids of the app lease that may be given up for it (`app_lease.lease_ids`).  Raises HubLeased,
-    before anything is deleted, where another app holds it.
+    Raises HubLeased, before anything is deleted, where an app holds the app lease.
     """
-    await _give_up_lease(service, names, lease_ids)
+    await _refuse_leased(service, names)
     for number in range(MAX_PARTITIONS):
         await service.queues.delete_queue(names.control(number))
     await service.queues.delete_queue(names.work_items)
@@ -251,17 +250,16 @@ async def _repeated(what: str, call: Callable[[], Awaitable[T]], environment: En
         await environment.sleep(1.0)
 
 
-async def _give_up_lease(service: Service, names: HubNames, lease_ids: tuple[str, ...]) -> None:
+async def _refuse_leased(service: Service, names: HubNames) -> None:
     probe = "00000000-0000-0000-0000-000000000001"
-    for lease in (probe, *lease_ids):
-        try:
-            if await service.blobs.acquire_lease(names.app_lease, None, 15, lease):
-                await service.blobs.release_lease(names.app_lease, None, lease)
-                return
-        except NotThere:
+    try:
+        if await service.blobs.acquire_lease(names.app_lease, None, 15, probe):
+            await service.blobs.release_lease(names.app_lease, None, probe)
             return
-        except Refused as error:
-            raise HubLeased(f"the app lease of the hub {names.hub!r} cannot be had: {error}") from error
+    except NotThere:
+        return
+    except Refused as error:
+        raise HubLeased(f"the app lease of the hub {names.hub!r} cannot be had: {error}") from error
     raise HubLeased(
         f"an app holds the app lease of the hub {names.hub!r}: it may be served. Stop that app, wait a minute, and "
         "delete the hub then"

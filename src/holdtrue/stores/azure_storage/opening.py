@@ -6,7 +6,8 @@ connection string; or `NAME__accountName`, or `NAME__tableServiceUri` and its li
 `?settings=PATH` or the variable `HOLDTRUE_HOST_JSON` names; without a hub in the URL it is that file's.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -15,17 +16,22 @@ import msgspec
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.environment import Environment
+from holdtrue.stores.errors import StoreMissing
 
+from .access import Access
+from .creating import delete_hub
 from .host_json import HostJson, Origin, Weight, read_host_json
 from .names import HubNames
-from .service import Service
+from .partitions import HubServed
+from .served import owners
+from .service import Service, ServiceError
 from .settings import AzureStorageSettings
 from .settings_check import check
 from .store import AzureStorageStore
 from .tracking import TrackedService
 
 if TYPE_CHECKING:
-    from .http.connection import Connection
+    from .http.connection import Connection, Reopening
 
 SCHEME = "azure-storage:"
 HOST_JSON = "HOLDTRUE_HOST_JSON"
@@ -35,6 +41,61 @@ HOST_JSON = "HOLDTRUE_HOST_JSON"
 def open_hub(url: str, environment: Environment, variables: Mapping[str, str]) -> AzureStorageStore:
     """The store for a URL; it is not opened yet.  Raises InvalidInput where it names no hub, or no account is named,
     and for a host.json that is not there or has errors."""
+    service, names, settings, account = _account(url, environment, variables)
+    return AzureStorageStore(
+        service,
+        names.hub,
+        environment=environment,
+        settings=settings,
+        tracking_prefix=names.tracking_prefix,
+        account=account,
+    )
+
+
+async def hub_exists(url: str, environment: Environment, variables: Mapping[str, str]) -> bool:
+    """Whether there is the hub of a URL.  Raises as `open_hub`, and StoreError where the account does not answer."""
+    async with _opened(url, environment, variables) as access:
+        try:
+            await access.query(access.names.instances, None, top=1)
+        except StoreMissing:
+            return False
+        return True
+
+
+async def delete_hub_of(url: str, environment: Environment, variables: Mapping[str, str]) -> None:
+    """Delete the hub of a URL with all that it holds; idempotent, and an interrupted one can be repeated.
+
+    Raises HubServed or HubLeased where hosts serve it, before anything is deleted; else as above.
+    """
+    async with _opened(url, environment, variables) as access:
+        try:
+            serving = await owners(access)
+        except StoreMissing:
+            serving = set()
+        if serving:
+            raise HubServed(
+                f"the hub {access.names.hub!r} is served by {', '.join(sorted(serving))}: stop its hosts first; one "
+                "that was killed counts for a minute after its lease"
+            )
+        try:
+            await delete_hub(access.service, access.names)
+        except ServiceError as error:
+            raise access.failure(f"hub {access.names.hub!r} could not be deleted", error) from error
+
+
+@asynccontextmanager
+async def _opened(url: str, environment: Environment, variables: Mapping[str, str]) -> AsyncIterator[Access]:
+    service, names, _, _ = _account(url, environment, variables)
+    try:
+        await service.open()
+        yield Access(service, names, environment)
+    finally:
+        await service.close()
+
+
+def _account(
+    url: str, environment: Environment, variables: Mapping[str, str]
+) -> tuple[Service, HubNames, AzureStorageSettings, "Reopening | None"]:
     names, settings = hub_and_settings(url, variables)
     try:
         from .http.connection import reopening
@@ -52,14 +113,7 @@ def open_hub(url: str, environment: Environment, variables: Mapping[str, str]) -
     if settings.tracking_store_connection_name is not None:
         tracking = account(_connection(settings.tracking_store_connection_name, variables))
         service = TrackedService(service, tracking, names)
-    return AzureStorageStore(
-        service,
-        names.hub,
-        environment=environment,
-        settings=settings,
-        tracking_prefix=names.tracking_prefix,
-        account=reopening(connection),
-    )
+    return service, names, settings, reopening(connection)
 
 
 def hub_and_settings(url: str, variables: Mapping[str, str]) -> tuple[HubNames, AzureStorageSettings]:
