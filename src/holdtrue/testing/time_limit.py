@@ -37,6 +37,7 @@ class _Thread(Generic[T, R]):
         self.done: SimpleQueue[tuple[R | None, BaseException | None]] = SimpleQueue()
         self.since: float | None = None
         self.given_up = False
+        self._striking = REAL.mutex()
         self._call = call
         self._thread = REAL.thread(self._run, "holdtrue-limited")
 
@@ -48,14 +49,28 @@ class _Thread(Generic[T, R]):
 
     async def _work(self) -> None:
         while (given := self.to_do.get()) is not None and not self.given_up:
-            self.since = REAL.monotonic()
             answer: tuple[R | None, BaseException | None]
+            self.since = REAL.monotonic()
             try:
                 answer = (self._call(given[0]), None)
             except Exception as error:  # noqa: BLE001  it is the answer
                 answer = (None, error)
-            self.since = None
+            finally:
+                self._over()
             self.done.put(answer)
+
+    def _over(self) -> None:
+        """The call has ended.  What was raised in this thread for it meanwhile lands here, and no more comes: it must
+        not reach what closes the loop."""
+        while True:
+            try:
+                with self._striking:
+                    self.since = None
+                for _ in range(3):
+                    pass  # between two turns the interpreter raises what it was told to
+                return
+            except TookTooLong:
+                self.given_up = True
 
     def place(self) -> str | None:
         """`file:line` of the user's code where it is now."""
@@ -66,10 +81,11 @@ class _Thread(Generic[T, R]):
         """Nobody waits for it any more: let it end as soon as it can."""
         self.given_up = True
         self.end()
-        if self._thread.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident), ctypes.py_object(TookTooLong)
-            )
+        with self._striking:
+            if self.since is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread.ident), ctypes.py_object(TookTooLong)
+                )
 
     def end(self) -> None:
         """All is done."""

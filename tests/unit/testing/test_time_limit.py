@@ -1,6 +1,7 @@
 """Calls that may take so long each: answers in order, what is late is told and left behind, the rest goes on."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -63,3 +64,22 @@ def test_what_never_comes_back_is_left_behind() -> None:
 def test_a_call_runs_on_a_loop_as_a_step_of_a_worker_does() -> None:
     with TimeLimit(lambda n: asyncio.get_running_loop().is_running(), 60.0, lambda item, place: False) as limit:
         assert list(limit.each([1])) == [True]
+
+
+def test_the_loop_of_one_that_is_left_behind_is_closed_whenever_it_is_told_again_to_end() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def call(n: int) -> str:
+        loops.append(asyncio.get_running_loop())
+        while n:
+            n += 1
+        return str(n)
+
+    for wait in range(300):
+        with TimeLimit(call, 0.001, late) as limit:
+            assert "late" in next(iter(limit.each([1])))
+            time.sleep(wait * 2e-6)
+        moment = REAL.monotonic() + 10
+        while not loops[-1].is_closed() and REAL.monotonic() < moment:
+            time.sleep(0)
+        assert loops[-1].is_closed()
