@@ -223,10 +223,14 @@ def _is_own(function: types.FunctionType) -> bool:
 @lru_cache(maxsize=8)
 def _tree(source: str) -> ast.Module | None:
     """A file's syntax tree; the last ones are kept, since a file's orchestrators are registered in a row."""
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return None
+    for _ in range(3):
+        try:
+            return ast.parse(source)
+        except SystemError:
+            continue  # CPython 3.11's own, where what is collected meanwhile runs code ("recursion depth mismatch")
+        except (SyntaxError, ValueError, RecursionError):
+            break
+    return None
 
 
 # -- names -----------------------------------------------------------------------------------------------

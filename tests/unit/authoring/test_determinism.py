@@ -1,5 +1,6 @@
 """The reading of an orchestrator's source at registration."""
 
+import ast
 import asyncio
 import datetime as dt
 import json
@@ -25,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from holdtrue.authoring import determinism
 from holdtrue.authoring.app import App
 from holdtrue.authoring.errors import RegistrationError
 
@@ -385,3 +387,19 @@ def test_activities_may_do_all_of_it() -> None:
     app = App()
     app.activity(_time)
     app.activity(_open)
+
+
+@pytest.mark.parametrize("fails", [1, 2, 100])
+def test_an_error_of_the_interpreters_own_parser_stops_no_program(fails: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython 3.11 raises it by chance, where what is collected while it parses runs code."""
+    parse, left = ast.parse, [fails]
+
+    def unlucky(source: str) -> ast.Module:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise SystemError("AST constructor recursion depth mismatch (before=195, after=223)")
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", unlucky)
+    found = determinism._tree(f"number = {fails}")
+    assert (found is None) == (fails == 100)

@@ -89,6 +89,7 @@ class _Found(msgspec.Struct, kw_only=True):
     answered: set[int]
     waits: bool
     """A start of a client's has not begun."""
+    ended: bool
     kept: set[str]
     """The ids of messages that wait beside its history."""
     later: bool
@@ -150,12 +151,12 @@ class Settler:
             done = self._leave or not self._obstacles
             if done:
                 await self._each(list(self._obstacles), self._leave_alone)
-                ready = [name for name in self._found if name not in self._obstacles]
-                await self._each(ready, self._strip)
+                await self._each([name for name in self._found if name not in self._obstacles], self._strip)
             await self._give_back()
+        lives = {name for name, found in self._found.items() if not found.ended}
         return Settled(
             done=done,
-            ready=sorted(set(self._found) - set(self._obstacles)),
+            ready=sorted(lives - set(self._obstacles)),
             obstacles=[Obstacle(name, self._obstacles[name]) for name in sorted(self._obstacles)],
         )
 
@@ -215,7 +216,9 @@ class Settler:
             held, read = await self._take(name)
         except StoreCorrupt as error:
             self._obstacles[name] = f"it cannot be read: {error}"
-            self._found[name] = _Found(known=set(), execution="", answered=set(), waits=False, kept=set(), later=False)
+            self._found[name] = _Found(
+                known=set(), execution="", answered=set(), waits=False, ended=False, kept=set(), later=False
+            )
             return None
         if read.sentinel is not None and read.sentinel.state.purging:
             await self._purger.finish(name, read.sentinel)
@@ -248,6 +251,7 @@ class Settler:
             execution=held.execution_id,
             answered=answered_ids(read.events),
             waits=waits,
+            ended=_has_ended(read) and not waits,
             kept={one.id for one in kept},
             later=later,
         )
@@ -382,7 +386,10 @@ class Settler:
 
     async def _strip(self, name: str) -> None:
         held, read = await self._take(name)
-        await self._stripper.strip(held, read)
+        if self._found[name].ended:
+            await self._stripper.mend(held, read)  # and no more, as with all that ended before
+        else:
+            await self._stripper.strip(held, read)
         await self._waiting.goes_on(name)
 
     async def _leave_alone(self, name: str) -> None:

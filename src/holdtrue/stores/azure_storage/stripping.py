@@ -39,7 +39,7 @@ class Stripper:
 
         Raises StoreUnavailable where another wrote meanwhile.
         """
-        await self._mend(held, read)
+        await self.mend(held, read)
         extras = [row.key for row in read.partition.extras]
         sentinel = read.sentinel
         if sentinel is None:
@@ -63,7 +63,8 @@ class Stripper:
         await self._last(held, extras, _bare(held, read))
         await self._payloads.forget(held.state, msgspec.structs.replace(held.state, payload=None))
 
-    async def _mend(self, held: Held, read: Read) -> None:
+    async def mend(self, held: Held, read: Read) -> None:
+        """Bring the row up to date."""
         projection, sentinel, view = read.projection, read.sentinel, read.view
         if projection is None or sentinel is None:
             return
