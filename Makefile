@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 AZURITE := build/azurite/node_modules/azurite/package.json
-WORKERS ?= 2
+WORKERS ?= 3
 SECONDS ?= 600
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 

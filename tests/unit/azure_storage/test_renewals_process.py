@@ -95,14 +95,14 @@ def delete_and_renew(seed: int, still: tuple[float, float]) -> Scene:
     return scene
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32))
 def test_no_delete_is_under_way_beside_a_renewal(seed: int) -> None:
     """However long either side stands still, before any step and within any reading and writing."""
     assert not delete_and_renew(seed, (0.05, 2.0)).overlaps
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32))
 def test_where_nobody_stands_still_for_long_each_delete_has_the_newest_receipt(seed: int) -> None:
     scene = delete_and_renew(seed, (0.05, 0.02))
