@@ -8,16 +8,15 @@ from search import LONGER, in_time, points, sweep, with_one
 from holdtrue.testing.faults import AMBIGUOUS
 
 SHARES = 8
-HALVED = ("held", "lives", "rewound")
-"""The six others are played whole here; `make soak` plays all."""
 ONE_OF_SQLITE = 3
 """`make soak` plays all of them."""
 
 
 @pytest.mark.parametrize(
-    ("name", "share"), [(name, share) for name in fixed() for share in range(SHARES // 2 if name in HALVED else SHARES)]
+    ("name", "share"), [(name, share) for name in fixed() for share in range(SHARES // 2 if name in LONGER else SHARES)]
 )
 def test_every_single_fault(name: str, share: int) -> None:
+    """All of six scenarios, half of the three longer ones; `make soak` plays all."""
     every = in_time(name)
     assert len(every) > 300
     for fault in every[share::SHARES]:
