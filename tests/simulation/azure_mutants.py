@@ -275,7 +275,7 @@ RULES = [
         "what runs without a message is named beyond its execution's end",
         "planning.py",
         "state.local = [] if commit.ended or commit.replace else",
-        "state.local = [] if commit.replace else",
+        "state.local = before.local if commit.ended else [] if commit.replace else",
         first="beside",
     ),
     Rule(
@@ -303,8 +303,24 @@ RULES = [
     Rule(
         "16",
         "a host whose lease is lost goes on to renew its keepers",
+        "taking.py",
+        "        self._mail.forget_queue(self._access.names.control(partition))",
+        "        pass",
+    ),
+    Rule(
+        "16",
+        "a session that another has followed lets go of what that one has begun",
         "local_runs.py",
-        "            self._mail.forget(runs.keeper.number)\n",
-        "            pass\n",
+        "if runs is None or held.lease.token < runs.token:",
+        "if runs is None:",
+        first="slowly",
+    ),
+    Rule(
+        "7",
+        "a history is missing where the row came after the sentinel's read",
+        "reading.py",
+        "stands = row is not None and row.etag == before",
+        "stands = True",
+        first="slowly",
     ),
 ]

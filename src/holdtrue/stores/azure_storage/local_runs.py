@@ -270,7 +270,7 @@ class LocalRuns:
         self._leaving.add(partition)
 
     def forget(self, partition: int) -> None:
-        """A partition is another's: its keepers come back by themselves, and whoever gets them takes their work over.
+        """A partition is another's: whoever gets its keepers takes their work over.
 
         What runs goes on, and its result may still come in time.
         """
@@ -279,8 +279,6 @@ class LocalRuns:
 
     def _forget(self, runs: Runs) -> None:
         del self._runs[runs.instance_id]
-        if runs.keeper is not None:
-            self._mail.forget(runs.keeper.number)
         for item in runs.items.values():
             if item.local and not item.locked:
                 self._work.drop(item)
