@@ -117,7 +117,8 @@ class Taking:
         for instance_id in [name for name in self._waiting if self._access.partition_of(name) == partition]:
             for one in self._waiting.pop(instance_id):
                 self._mail.forget(one.key)
-        self._mail.forget_queue(self._access.names.control(partition))  # keepers, and what was about to be looked at, too
+        # Keepers as well, and what was about to be looked at.
+        self._mail.forget_queue(self._access.names.control(partition))
         self._local.forget(partition)
         return gone
 
