@@ -100,3 +100,29 @@ def test_an_account_that_is_away_is_asked_every_few_seconds_alone() -> None:
         await polling.close()
 
     run(scenario())
+
+
+def test_polls_of_a_quiet_queue_stay_rare_where_timers_are_a_little_early() -> None:
+    """As those of a real loop are, by less than its clock's resolution."""
+
+    class Early(SimulatedEnvironment):
+        def call_later(self, seconds: float, call: Any) -> Any:
+            return super().call_later(seconds * (1 - 1e-6), call)
+
+    asked: list[float] = []
+
+    async def pull() -> int:
+        asked.append(asyncio.get_running_loop().time())
+        return 0
+
+    async def main() -> None:
+        loop = Loop(Early(1), pull, lambda: None, 1.0, "a queue")
+        await asyncio.sleep(60.0)
+        before = len(asked)
+        loop.wake()
+        await asyncio.sleep(0.2)
+        assert len(asked) >= before + 3, "it starts over when it is woken"
+        loop.task.cancel()
+        assert before < 75
+
+    run(main())
