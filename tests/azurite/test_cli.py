@@ -8,13 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from holdtrue.environment import REAL
 from holdtrue.stores.azure_storage.opening import hub_exists, open_hub
-from tests.unit.cli.support import run
+from tests.unit.cli.support import documents, run
 from tools.azurite import Azurite
 
 HUB = "azure-storage:Shop"
@@ -176,10 +175,6 @@ def test_a_hub_is_settled(shell: Shell) -> None:
     assert "w1: " in told and "Nothing was handed over" in told
     told = json.loads(shell("--json", "hub", "settle", "--leave"))
     assert told["settled"] and [one["instance_id"] for one in told["obstacles"]] == ["w1"]
-
-
-def documents(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 async def _hold(name: str, variables: dict[str, str]) -> None:

@@ -35,6 +35,14 @@ class Content(msgspec.Struct, frozen=True, rename="pascal"):
     epoch: int = 0
 
 
+def content_in(data: bytes | None, blob: str) -> Content:
+    """What a blob says; one that nobody can read says no more than its name."""
+    try:
+        return msgspec.json.decode(data or b"", type=Content)
+    except msgspec.DecodeError:
+        return Content(_partition(blob) or "")
+
+
 def lease_id(me: str, blob: str) -> str:
     """The id under which a host leases a blob: always the same, so that a request may be made again."""
     digits = hashlib.sha256(f"{me}\n{blob}".encode()).hexdigest()
@@ -109,11 +117,7 @@ class LeaseBlobs:
         if known is not None and known.etag == info.etag:
             return _Blob(info.etag, known.content, info.leased)
         data = await self._soon(self._blobs.get_blob(self._container, info.name))
-        try:
-            content = msgspec.json.decode(data or b"", type=Content)
-        except msgspec.DecodeError:
-            content = Content(_partition(info.name) or "")
-        return _Blob(info.etag, content, info.leased)
+        return _Blob(info.etag, content_in(data, info.name), info.leased)
 
     def _lease(self, partition: str) -> Lease:
         intent = self._seen.get(INTENT + partition)

@@ -84,7 +84,7 @@ async def create_hub(
 
     await ensure(names.app_lease, blobs.create_container)
     with suppress(Conflict):
-        await ensure(names.app_lease_info, lambda blob: blobs.put_blob(names.app_lease, blob, b"{}", only_new=True))
+        await ensure(names.app_lease_info, partial(_put_new, blobs, names.app_lease, b"{}"))
     for table in (names.history, names.instances):
         await ensure(table, tables.create_table)
     await ensure(names.work_items, queues.create_queue)

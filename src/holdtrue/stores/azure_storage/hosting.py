@@ -54,6 +54,7 @@ class Hosting:
         self._access = access
         self._settings = settings
         self._mail = mail
+        self._terms = settings.partition_terms()
         terms = settings.renewal_terms(owner, access.names.partitions, access.names.leases)
         self._renewals: Renewals
         if account is None or settings.renew_in_process:
@@ -76,15 +77,9 @@ class Hosting:
             longest=settings.max_queue_polling_interval,
         )
         mail.returns_to(self._returns)
-        blobs = LeaseBlobs(
-            access.service.blobs, access.names.leases, owner, access.environment, settings.partition_terms()
-        )
+        blobs = LeaseBlobs(access.service.blobs, access.names.leases, owner, access.environment, self._terms)
         table = PartitionTable(
-            access.service.tables,
-            access.names.partitions,
-            access.environment,
-            settings.partition_terms(),
-            self._renewals,
+            access.service.tables, access.names.partitions, access.environment, self._terms, self._renewals
         )
         board: Board
         self._other_board: Board
@@ -93,7 +88,7 @@ class Hosting:
             board,
             owner,
             access.environment,
-            settings.partition_terms(),
+            self._terms,
             self._renewals,
             on_gained=self._gained,
             on_losing=self._losing,
@@ -119,8 +114,8 @@ class Hosting:
         Raises StoreError beside a .NET worker (`alone`: any host), without the app lease, or where the account fails.
         """
         try:
-            terms, environment = self._settings.partition_terms(), self._access.environment
-            await refuse_beside(self._other_board, terms, environment, anyone=True, other_kind=True)
+            environment = self._access.environment
+            await refuse_beside(self._other_board, self._terms, environment, anyone=True, other_kind=True)
             if alone:
                 await self._ownership.refuse_beside_anyone()
             elif not self._settings.beside_dotnet:

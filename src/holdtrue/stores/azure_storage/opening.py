@@ -68,11 +68,7 @@ async def delete_hub_of(url: str, environment: Environment, variables: Mapping[s
     Raises HubServed or HubLeased where hosts serve it, before anything is deleted; else as above.
     """
     async with _opened(url, environment, variables) as access:
-        try:
-            serving = await owners(access)
-        except StoreMissing:
-            serving = set()
-        if serving:
+        if serving := await owners(access):
             raise HubServed(
                 f"the hub {access.names.hub!r} is served by {', '.join(sorted(serving))}: stop its hosts first; one "
                 "that was killed counts for a minute after its lease"

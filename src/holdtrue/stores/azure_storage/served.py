@@ -1,12 +1,10 @@
 """Who serves a hub, as a client sees it: it need not know by which kind of leases its partitions are shared out."""
 
-import msgspec
-
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.stores.errors import StoreMissing
 
 from .access import Access
-from .blob_leases import OWNERSHIP, UNKNOWN, Content
+from .blob_leases import OWNERSHIP, UNKNOWN, content_in
 from .partitions import OUR_PREFIX, is_lease, read_lease
 from .service import NotThere, ServiceError
 
@@ -51,17 +49,11 @@ async def _by_blobs(access: Access) -> set[str]:
             page, token = await blobs.list_blobs(container, OWNERSHIP, token=token)
             for info in page:
                 if info.leased:
-                    found.add(_owner(await blobs.get_blob(container, info.name)))
+                    content = content_in(await blobs.get_blob(container, info.name), info.name)
+                    found.add(content.owner or UNKNOWN)
             if token is None:
                 return found
     except NotThere:
         return found
     except ServiceError as error:
         raise access.failure(f"container {container}", error) from error
-
-
-def _owner(data: bytes | None) -> str:
-    try:
-        return msgspec.json.decode(data or b"", type=Content).owner or UNKNOWN
-    except msgspec.DecodeError:
-        return UNKNOWN

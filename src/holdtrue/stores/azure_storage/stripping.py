@@ -19,7 +19,7 @@ from .names import SENTINEL
 from .payloads import Payloads
 from .planning import MOST_OPERATIONS, Part
 from .sentinel import COLUMN, next_episode
-from .service import ANY, Do, Instant, Operation, Row, ServiceError, Value
+from .service import ANY, Do, Instant, Operation, ServiceError, Value
 
 TRIES = 8
 
@@ -92,7 +92,7 @@ class Stripper:
             except ServiceError as error:
                 if not is_conflict(error):
                     raise self._access.failure(f"instance {held.instance_id!r}", error) from error
-            found = await self._sentinel_row(held)
+            found = await self._access.sentinel_row(held.instance_id)
             if found is None or COLUMN not in found.values:
                 return  # ours, by a write whose answer was lost; or .NET's, which has begun
             if found.etag != held.etag:
@@ -100,12 +100,6 @@ class Stripper:
             await self._access.environment.sleep(pause)
             pause = min(2.0, pause * 2)
         raise _changed(held)
-
-    async def _sentinel_row(self, held: Held) -> Row | None:
-        tables, table = self._access.service.tables, self._access.names.history
-        return await self._access.read(
-            f"instance {held.instance_id!r}", lambda: tables.get(table, held.partition_key, SENTINEL)
-        )
 
     async def _delete(self, held: Held, keys: list[str]) -> None:
         """Rows of ours that were left without a sentinel."""
