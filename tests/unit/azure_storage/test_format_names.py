@@ -12,9 +12,7 @@ from holdtrue.stores.azure_storage.names import (
     fnv1a,
     is_blob_of,
     message_blob,
-    ordinal_of,
     own_folder,
-    row_key,
     unescape_key,
 )
 
@@ -55,16 +53,6 @@ def test_keys_come_back(instance_id: str) -> None:
     key = escape_key(instance_id)
     assert unescape_key(key) == instance_id
     assert not set(key) & set("/\\#?")
-
-
-@given(ordinal=st.integers(0, 2**60))
-def test_ordinals_come_back(ordinal: int) -> None:
-    assert ordinal_of(row_key(ordinal)) == ordinal
-
-
-@pytest.mark.parametrize("key", ["sentinel", "", "0" * 15, "0" * 17, "000000000000000a", "~owed-1", "000000000000001 "])
-def test_other_keys_have_no_ordinal(key: str) -> None:
-    assert ordinal_of(key) is None
 
 
 GUID = "3b21b6ef-2d92-42fa-a3f7-9078874d548f"

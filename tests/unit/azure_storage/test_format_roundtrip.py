@@ -16,10 +16,8 @@ from holdtrue.stores.azure_storage.instances_row import (
     column_blob,
     commit_values,
     custom_status_text,
-    mended_values,
     read_row,
     start_values,
-    terminated_values,
 )
 from holdtrue.stores.azure_storage.large import (
     MORE,
@@ -251,12 +249,8 @@ def test_ends_are_told(failure: ev.FailureDetails, status: Status, at: int) -> N
     else:
         projection.output = '"done"'
     url = "https://h/c/x.json.gz"
-    for values in (
-        commit_values(projection, hub="H", status=True, output_url=url),
-        mended_values(projection, hub="H", output_url=url),
-    ):
-        said = read_row(values)
-        assert (said.status, said.completed_at, said.output) == (status, at, url)
+    said = read_row(commit_values(projection, hub="H", status=True, output_url=url))
+    assert (said.status, said.completed_at, said.output) == (status, at, url)
 
 
 def test_a_text_too_large_for_a_column_needs_its_blob() -> None:
@@ -270,9 +264,6 @@ def test_a_text_too_large_for_a_column_needs_its_blob() -> None:
     assert custom_status_text("z" * 40_000) == "null"
     assert custom_status_text(None) == "null"
     assert custom_status_text("z" * 30_000) == "z" * 30_000
-    cut = terminated_values(reason="w" * 40_000, asked_at=0, at=0)["Output"]
-    assert isinstance(cut, str)
-    assert len(cut) < 30_000
 
 
 def test_suspension_and_resumption_write_their_reason() -> None:

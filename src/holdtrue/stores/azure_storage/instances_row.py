@@ -210,42 +210,6 @@ def _output(projection: Projection, url: str | None, place: str) -> str | None:
     return _payload(text, url, "Output", place)
 
 
-def mended_values(
-    projection: Projection, *, hub: str, custom_status: str | None = None, output_url: str | None = None
-) -> Values:
-    """The columns that make a row tell what the history of its ended execution says.
-
-    `custom_status` is what the row had, where the projection knows none.  Raises FormatError.
-    """
-    place = f"instances row of {projection.instance_id!r}"
-    return {
-        "Name": projection.name,
-        "Version": projection.version or "",
-        "CreatedTime": _instant(projection.created_at),
-        "CustomStatus": custom_status_text(
-            custom_status if projection.custom_status is None else projection.custom_status
-        ),
-        "ExecutionId": projection.execution_id,
-        "LastUpdatedTime": _instant(projection.last_updated_at),
-        "RuntimeStatus": STATUS_NAMES[projection.status],
-        "CompletedTime": _instant(_ended(projection)),
-        "Tags": tags_text(projection.tags, place),
-        "TaskHubName": hub,
-        "ParentInstanceId": "" if projection.parent is None else projection.parent.instance_id,
-        "Output": _output(projection, output_url, place),
-    }
-
-
-def terminated_values(*, reason: str | None, asked_at: Ticks, at: Ticks) -> Values:
-    """The columns that end a start that waits: `asked_at` is the time of the event, `at` is now."""
-    return {
-        "RuntimeStatus": STATUS_NAMES[Status.TERMINATED],
-        "LastUpdatedTime": _instant(asked_at),
-        "CompletedTime": _instant(at),
-        "Output": reason if reason is None or not is_large(reason) else reason[:10_000],
-    }
-
-
 def rewound_values(at: Ticks) -> Values:
     """The columns of a rewind; Output and CompletedTime of the failure stay."""
     return {"RuntimeStatus": STATUS_NAMES[Status.PENDING], "LastUpdatedTime": _instant(at)}

@@ -46,17 +46,10 @@ def unescape_key(key: str) -> str:
 SENTINEL = "sentinel"
 """The row key of an instance's commit point; event rows sort before it."""
 
-_ORDINAL = re.compile(r"[0-9A-F]{16}")
-
 
 def row_key(ordinal: int) -> str:
     """The row key of a history row."""
     return f"{ordinal:016X}"
-
-
-def ordinal_of(key: str) -> int | None:
-    """The ordinal of a history row; None for the key of another row."""
-    return int(key, 16) if _ORDINAL.fullmatch(key) else None
 
 
 _UNFIT = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ufffe\uffff]")
