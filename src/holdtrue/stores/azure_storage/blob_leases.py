@@ -49,18 +49,6 @@ def lease_id(me: str, blob: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:32]}"
 
 
-async def prolong(blobs: Blobs, container: str, me: str, lease: Lease) -> bool:
-    """Renew what a host has of a partition; false where it does not own it any more.
-
-    The intent first, so that it ends first: then there is no owner of tomorrow who is gone today.
-    """
-    if not lease.is_draining:
-        intent = INTENT + lease.partition
-        await blobs.renew_lease(container, intent, lease_id(me, intent))  # a look finds out who has it else
-    ownership = OWNERSHIP + lease.partition
-    return await blobs.renew_lease(container, ownership, lease_id(me, ownership))
-
-
 class _Blob(msgspec.Struct):
     """A blob as it was read last."""
 

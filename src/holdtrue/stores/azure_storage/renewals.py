@@ -21,10 +21,10 @@ import msgspec
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.environment import Environment
 
-from .blob_leases import prolong
-from .partitions import Lease, lease_values, prolonged, read_lease
+from .partitions import Lease
+from .prolonging import prolonging
 from .renewing import AppLeaseHeld, Message, RenewalTerms, pause_after
-from .service import Conflict, Do, NotThere, Operation, Service, ServiceError
+from .service import Conflict, NotThere, Service, ServiceError
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -166,6 +166,7 @@ class Renewer:
         self._service = service
         self._environment = environment
         self._terms = terms
+        self._partitions = prolonging(service, terms)
         self._changed = changed
         self._before = before
         self._offset: float | None = None
@@ -271,12 +272,9 @@ class Renewer:
         if sent >= row.standing.until:
             self._row_lost(row)
             return
-        lease = row.lease
-        if not self._terms.leases:
-            lease = prolonged(lease, self._now(), self._terms.rows)
         try:
             async with asyncio.timeout(self._terms.rows.operation):
-                etag = await self._prolong(lease)
+                row.lease = await self._partitions.prolong(row.lease, self._now())
         except (Conflict, NotThere):
             await self._look_at(row)
         except (ServiceError, TimeoutError) as error:
@@ -284,38 +282,21 @@ class Renewer:
             row.troubled(self._environment.monotonic())
         else:
             row.failures = 0
-            row.lease = msgspec.structs.replace(lease, etag=etag)
-            row.standing = Standing(self._terms.row_until(sent), etag, self._environment.monotonic())
+            row.standing = Standing(self._terms.row_until(sent), row.lease.etag, self._environment.monotonic())
             row.next_at = sent + self._terms.renew
             if self._rows.get(partition) is row:
                 self._changed(partition)
 
-    async def _prolong(self, lease: Lease) -> str:
-        """Renew a partition where it stands; its etag then.  Raises Conflict where it was written, or taken."""
-        terms = self._terms
-        if terms.leases:
-            if await prolong(self._service.blobs, terms.leases, terms.me, lease):
-                return ""
-            raise Conflict(409, "LeaseLost", f"the lease of {lease.partition} is another's, or has ended")
-        values = lease_values(lease)
-        row = Operation(do=Do.REPLACE, partition="", key=lease.partition, values=values, etag=lease.etag)
-        return await self._service.tables.write(terms.table, row) or ""
-
     async def _look_at(self, row: _Row) -> None:
         """Somebody wrote the row: this host, or one that wants it."""
-        partition = row.lease.partition
-        if self._terms.leases:
-            self._row_lost(row)
-            return
         try:
             async with asyncio.timeout(self._terms.rows.operation):
-                found = await self._service.tables.get(self._terms.table, "", partition)
+                lease = await self._partitions.found(row.lease)
         except (ServiceError, TimeoutError) as error:
-            log.info("%s cannot be read, it is not renewed yet: %r", partition, error)
+            log.info("%s cannot be read, it is not renewed yet: %r", row.lease.partition, error)
             row.troubled(self._environment.monotonic())
             return
-        lease = None if found is None else read_lease(found)
-        if lease is None or lease.current_owner != self._terms.me:
+        if lease is None:
             self._row_lost(row)
             return
         row.lease = lease
