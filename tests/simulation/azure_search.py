@@ -189,6 +189,8 @@ DEATHS = (Mishap.CRASH_AFTER, Mishap.PAUSE_AFTER)
 _USUAL = (
     Search((Mishap.LOST, Mishap.CRASH_AFTER)),
     Search((Mishap.RESENT, Mishap.PAUSE_AFTER), ("tables.transact", "tables.write")),
+    # Frozen in the put: when it goes out another host has long committed.
+    Search((Mishap.PAUSE_BEFORE,), ("tables.transact",)),
 )
 LONG = ("chain", "children", "again", "rewound")
 SEARCHES: dict[str, tuple[Search, ...]] = {

@@ -23,7 +23,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a request: `delay` seconds before it is forwarded `forward` times; then `call`, then the answer.
 
     `answer` is the true one; or none, with the connection closed or reset; or half of it; or a status in its place.
-    It is given after `hold` seconds more.
+    It is given after `hold` seconds more, and no sooner than `pace` seconds after the request came.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     answer: Literal["true", "close", "reset", "half"] | int = "true"
     delay: float = 0.0
     hold: float = 0.0
+    pace: float = 0.0
     call: "Callable[[StorageProxy], None] | None" = None
 
 
@@ -54,6 +55,11 @@ def instead(status: int) -> Fault:
 def late(seconds: float) -> Fault:
     """It is done so much later: after the client has given up, where that is more than its time-out."""
     return Fault(name="done late", delay=seconds)
+
+
+def paced(seconds: float) -> Fault:
+    """It is done at once, and its answer comes so long after it, however long it took (if not longer)."""
+    return Fault(name="paced", pace=seconds)
 
 
 def answered_late(seconds: float) -> Fault:
@@ -245,8 +251,9 @@ class StorageProxy:
             return await write_answer(writer, request, answer)
         if fault.call is not None:
             fault.call(self)
-        if fault.hold:
-            await asyncio.sleep(fault.hold)
+        wait = max(fault.hold, seen.at + fault.pace - asyncio.get_running_loop().time())
+        if wait > 0:
+            await asyncio.sleep(wait)
         if isinstance(fault.answer, int):
             return await write_answer(writer, request, refusal(seen.about, fault.answer))
         if fault.answer == "true" and answer is not None:
