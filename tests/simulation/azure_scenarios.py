@@ -77,6 +77,13 @@ class DisturbedOnAzure(Disturbed):
         return works if self._reader is None else [*works, ("reader", self._reader)]
 
 
+def dotnet_client(user: Insisting) -> DotNetClient:
+    """A client of .NET's in the place of one of ours."""
+    cluster: Any = user.cluster
+    service, environment = cluster.services[user.part.name], cluster.environments[user.part.name]
+    return DotNetClient(service, cluster.hub_names, PARTITIONS, environment, cluster.ledger)
+
+
 class BesideDotNet(DisturbedOnAzure):
     """As that, with clients of .NET's that start over anything, end, rewind and purge whatever it does."""
 
@@ -99,9 +106,7 @@ class BesideDotNet(DisturbedOnAzure):
 
     def _net(self, deeds: list[tuple[float, str, str]]) -> Work:
         async def work(user: Insisting) -> None:
-            cluster: Any = user.cluster
-            service, environment = cluster.services[user.part.name], cluster.environments[user.part.name]
-            client = DotNetClient(service, cluster.hub_names, PARTITIONS, environment, cluster.ledger)
+            cluster, client = user.cluster, dotnet_client(user)
             for number, (pause, verb, name) in enumerate(deeds):
                 await asyncio.sleep(pause)
                 calm = [one for one in self.programs if one not in self.disturbed]
@@ -207,6 +212,34 @@ class Rivals(Programs):
             raise Broken(f"{sorted(set(self._told) - begun)} were told that they had started, and never began")
 
 
+class Gone(Programs):
+    """Two that are purged, one as soon as it has ended, one by .NET while it may not have begun: neither comes back."""
+
+    def __init__(self) -> None:
+        super().__init__({"gone": [["echo", "a"]], "taken": [["echo", "b"]]}, longest=86_400.0)
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [("user", self._use), ("net", self._take)]
+
+    async def _use(self, user: Insisting) -> None:
+        await user.start("gone", [self.programs["gone"], []])
+        await user.ended("gone")
+        await user.do(lambda: user.client.purge("gone"))
+        for _ in range(9):
+            await asyncio.sleep(10.0)
+            await user.status("gone")
+
+    async def _take(self, user: Insisting) -> None:
+        await user.start("taken", [self.programs["taken"], []])
+        await asyncio.sleep(1.5)
+        await dotnet_client(user).purge("taken")
+
+    def check(self, cluster: Cluster) -> None:
+        for name in self.programs:
+            if cluster.ledger.status_of(name) is not None:
+                raise Broken(f"{name!r} was purged, and is there")
+
+
 class Early(Programs):
     """More events than are given at a time come before the start's own time; and a timer further ahead than a message
     may be put."""
@@ -254,7 +287,7 @@ def fixed_on_azure() -> dict[str, Any]:
 
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
     `early` gets them before it begins, `renewed` and `rivals` have one id
-    live on and on, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs
+    live on and on, `gone` is purged, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs
     one activity over many commits.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
@@ -273,6 +306,7 @@ def fixed_on_azure() -> dict[str, Any]:
         "early": Early(),
         "renewed": Renewed(),
         "rivals": Rivals(),
+        "gone": Gone(),
         "big": Programs({"b/1": big}, longest=86_400.0),
         "deadly": Deadly(),
         "beside": Programs({"l": [["beside", 9.0, ["a", "b", "c"]]]}, longest=86_400.0),

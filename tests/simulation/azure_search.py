@@ -16,7 +16,7 @@ from broken import Broken
 from chance import AtSteps, Clock
 from search import Failed, shrink, story
 
-from holdtrue.stores.azure_storage import formats, keeping, planning, purging
+from holdtrue.stores.azure_storage import erasing, formats, keeping, planning
 from holdtrue.testing.faults import Fault, FaultList, Faults, Kind
 from holdtrue.testing.storage_faults import OF_WRITES, READS, Call, CallFault, CallFaultList, CallFaults, Mishap
 from holdtrue.testing.virtual_time import run
@@ -70,7 +70,10 @@ class Slowly:
         if hit > (0.5 if reads or writes else 0.15):
             return None
         mishap = Mishap.SLOW if which < 0.6 else Mishap.SLOW_ANSWER
-        if which > 0.9 and call.verb not in READS:
+        starts = call.part.startswith("user") and call.verb == "tables.write"
+        if which > 0.9 and call.verb not in READS and not starts:
+            # (The row of a start that comes when its instance has run and was purged starts it anew: the one known gap
+            # of the protocol, docs/reliability.md.)
             mishap = Mishap.LATE
         self.drawn.append(CallFault(part=call.part, point=call.point, mishap=mishap, seconds=seconds))
         return self.drawn[-1]
@@ -104,7 +107,7 @@ def play(
 SMALL = (
     (planning, "MOST_OPERATIONS", 6),
     (keeping, "MOST_KEPT", 3),
-    (purging, "BATCH", 3),
+    (erasing, "BATCH", 3),
     (formats, "LONGEST_DELAY", 15),
 )
 """Limits of the service and of the store, and what they are where they are to be met."""
@@ -201,6 +204,10 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     "big": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "blobs.put")),),
     "large": (Search((Mishap.CRASH_AFTER,), ("tables.transact",)),),
     "deadly": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "queues.put")),),
+    "gone": (
+        Search((Mishap.LATE, Mishap.DOUBLED), ("tables.transact",), 60.0),
+        Search((Mishap.SLOW, Mishap.LOST), ("tables.transact",)),
+    ),
     "beside": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},
 }

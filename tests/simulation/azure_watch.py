@@ -123,7 +123,8 @@ class Watch:
             entry.going_until = self.moment
         if row is None or entry.row_since is None:
             entry.row_since = None if row is None else self.moment
-        if sentinel is not None and sentinel.state.purging:
+        if sentinel is not None and (sentinel.state.purging or (row is None and _begins(sentinel))):
+            # Of the second kind it was purged before its first commit came, or came once more.
             sentinel, history = None, []
         before = entry.projection
         projection: Projection | None = None
@@ -354,6 +355,9 @@ class Watch:
             key = self._formats.partition_key(name)
             rows = self._model.tables.look(self._names.history, key)
             if entry.projection is None and rows:
+                last = next((read_sentinel(row) for row in rows if row.key == "sentinel"), None)
+                if last is not None and _begins(last):
+                    continue  # it came late, and is taken back when anything comes for the id
                 found.append(f"{name!r} is gone, and its history has {len(rows)} rows: {[row.key for row in rows][:3]}")
                 continue
             sentinel = next((read_sentinel(row) for row in rows if row.key == "sentinel"), None)
@@ -375,3 +379,9 @@ class Watch:
 def _same_custom_status(told: str | None, true: str | None) -> bool:
     """One that is too large for a row stands on the sentinel alone."""
     return told == true or (told is None and true is not None and is_large(true))
+
+
+def _begins(sentinel: Sentinel) -> bool:
+    """Whether it is of the first commit of a client's start."""
+    told = sentinel.state.projection
+    return not sentinel.state.previous and told is not None and told.parent is None

@@ -2,6 +2,7 @@
 
 import pytest
 
+from holdtrue.core.events import ParentInstance
 from holdtrue.core.projection import Projection, Status
 from holdtrue.stores.azure_storage.sentinel import Mark, Sentinel, State
 from holdtrue.stores.azure_storage.verdicts import RowView, Told, judge, names_newer_start
@@ -21,6 +22,8 @@ def sentinel(
     start_id: str = "s",
     generation: int = 0,
     created_at: int = 100,
+    previous: str = "",
+    child: bool = False,
 ) -> Sentinel:
     projection = Projection(
         instance_id="i",
@@ -29,8 +32,10 @@ def sentinel(
         status=status,
         generation=generation,
         created_at=created_at,
+        parent=ParentInstance(instance_id="p", execution_id="x", task_id=0, scheduled=1) if child else None,
     )
     state = State(
+        previous=previous,
         rows=rows,
         projection=projection if rows else None,
         start_id=start_id,
@@ -49,7 +54,9 @@ TERMINATED = Status.TERMINATED
     [
         (row("x", RUNNING), sentinel(status=COMPLETED), Told.SENTINEL),  # the known failure: the row is left behind
         (row("x", COMPLETED), sentinel(), Told.SENTINEL),
-        (None, sentinel(status=COMPLETED), Told.SENTINEL),
+        (None, sentinel(status=COMPLETED, previous="1-a"), Told.SENTINEL),
+        (None, sentinel(child=True), Told.SENTINEL),
+        (None, sentinel(), Told.ROW_AGAIN),  # a first commit without its row: it was purged, or will be
         (row("x", RUNNING), sentinel(ours=False), Told.HISTORY),
         # Rewound by .NET: Pending, and when it had ended is still there.
         (row("x", PENDING, completed_at=7), sentinel(status=Status.FAILED), Told.HISTORY),
@@ -82,6 +89,14 @@ def test_what_a_row_read_later_tells(found: Sentinel | None) -> None:
     assert judge(row("x", TERMINATED), found, row_was_read_after=True, both_again=True) is Told.ROW
     for status in (RUNNING, COMPLETED, Status.FAILED):
         assert judge(row("x", status), found, row_was_read_after=True, both_again=True) is Told.IN_DOUBT
+
+
+def test_a_first_commit_whose_row_is_gone_is_nothing() -> None:
+    assert judge(None, sentinel(), row_was_read_after=True) is Told.NOT_FOUND
+    # A child has no row before its first commit; a later commit's row may be lost.
+    assert judge(None, sentinel(child=True), row_was_read_after=True) is Told.SENTINEL
+    assert judge(None, sentinel(previous="1-a"), row_was_read_after=True) is Told.SENTINEL
+    assert judge(None, sentinel(ours=False), row_was_read_after=True) is Told.HISTORY
 
 
 def test_a_row_that_is_ahead_of_its_sentinel_has_the_sentinel_read_again() -> None:

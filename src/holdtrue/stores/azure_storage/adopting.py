@@ -37,6 +37,7 @@ from .arrivals import Arrived, Decided, Run, decide, doubles, is_meant, is_wake,
 from .committing import Committer
 from .damaged import end_unread, is_over, set_aside
 from .dead_letters import DeadLetters
+from .erasing import Eraser
 from .formats import Formats, HistoryRow
 from .holding import Held
 from .keeping import kept_beside, kept_rows
@@ -53,7 +54,7 @@ from .row_writing import RowWriter
 from .sentinel import Owed, Sentinel, State, next_episode, record_of
 from .service import Row
 from .terminating import Terminator
-from .verdicts import RowView, names_newer_start, was_rewound_by_dotnet
+from .verdicts import RowView, names_newer_start, was_purged, was_rewound_by_dotnet
 from .waiting import WaitingInstances
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -90,6 +91,7 @@ class Adopter:
         poster: Poster,
         committer: Committer,
         rows: RowWriter,
+        eraser: Eraser,
         letters: DeadLetters,
         waiting: WaitingInstances,
         terminator: Terminator,
@@ -103,6 +105,7 @@ class Adopter:
         self._poster = poster
         self._committer = committer
         self._rows = rows
+        self._eraser = eraser
         self._letters = letters
         self._waiting = waiting
         self._payloads = Payloads(formats)
@@ -190,9 +193,14 @@ class Adopter:
         sentinel = partition.sentinel
         if sentinel is not None:
             sentinel = await self._payloads.whole(sentinel)
-        if not begins and (sentinel is None or not sentinel.has_history or sentinel.state.purging):
+        if not begins and (
+            sentinel is None or not sentinel.has_history or sentinel.state.purging or was_purged(row, sentinel)
+        ):
             # Rule 7: what its absence says holds for a later row only.
             row = await self._access.instances_row(instance_id)
+        if sentinel is not None and not sentinel.state.purging and was_purged(row, sentinel):
+            await self._eraser.take_back(instance_id, sentinel)
+            return await self._read(held)
         history: list[HistoryRow] = []
         if sentinel is not None and sentinel.has_history and not sentinel.state.purging and sentinel.state.log is None:
             history = await self._formats.history(instance_id, partition.rows, sentinel)

@@ -16,36 +16,37 @@ import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.projection import TERMINAL
-from holdtrue.stores.errors import StoreCorrupt, StoreMissing, StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
 from holdtrue.stores.protocol import Purged
 
-from .access import Access, is_conflict
+from .access import Access
+from .erasing import Eraser
 from .formats import Formats
 from .listing import Listing
-from .names import SENTINEL, blob_prefixes, is_blob_of
+from .names import SENTINEL
 from .progress import Reports
 from .reading import Reader
 from .sentinel import Sentinel, State, state_values
-from .service import ANY, BlobInfo, Conflict, Do, NotThere, Operation, Row, ServiceError
-from .verdicts import names_newer_start
+from .service import BlobInfo, Conflict, Do, NotThere, Operation, Row
+from .verdicts import names_newer_start, was_purged
 
 log = logging.getLogger("holdtrue.azure_storage")
 
-BATCH = 99
 TRIES = 8
-AT_ONCE = 16
-"""Blobs deleted at once."""
 
 
 class Purger:
     """Purges instances."""
 
-    def __init__(self, access: Access, formats: Formats, reader: Reader, listing: Listing, reports: Reports) -> None:
+    def __init__(
+        self, access: Access, formats: Formats, reader: Reader, listing: Listing, reports: Reports, eraser: Eraser
+    ) -> None:
         self._access = access
         self._formats = formats
         self._reader = reader
         self._listing = listing
         self._reports = reports
+        self._eraser = eraser
 
     async def purge(self, instance_ids: Sequence[str], *, recursive: bool) -> Purged:
         """Delete ended instances, with all below them that have ended."""
@@ -77,15 +78,15 @@ class Purger:
                 return True
             record, row, sentinel = standing.record, standing.row, standing.sentinel
             if record is None:
-                if sentinel is not None and sentinel.state.purging:
-                    await self.finish(instance_id, sentinel)
+                if sentinel is not None and (sentinel.state.purging or was_purged(row, sentinel)):
+                    await self._eraser.erase(instance_id, sentinel)
                 return False
             newer = standing.view is not None and sentinel is not None and names_newer_start(standing.view, sentinel)
             missing = record.condition is not None and record.condition.kind == "history missing"
             if (record.projection.status not in TERMINAL and not missing) or (newer and not missing):
                 counts.refused.append(instance_id)
                 return False
-            blobs = await self._blobs_of(instance_id)
+            blobs = await self._eraser.blobs_of(instance_id)
             if row is None or sentinel is None:
                 blobs = _made_before(blobs, max(0 if one is None else one.timestamp for one in (row, sentinel)))
             if row is not None and not await self._delete_row(row):
@@ -94,9 +95,9 @@ class Purger:
                 sentinel = await self._marked(instance_id, sentinel, max(one.created for one in blobs) + 1)
                 if sentinel is None:
                     blobs = []  # another execution stands there, or it was purged by somebody else
-            await self._delete(blobs)
+            await self._eraser.delete_blobs(blobs)
             if sentinel is not None:
-                await self.finish(instance_id, sentinel)
+                await self._eraser.erase(instance_id, sentinel)
             await self._reports.forget_all(instance_id)
             counts.instances += 1
             return True
@@ -121,13 +122,13 @@ class Purger:
         sentinel_row, row = await asyncio.gather(
             self._access.sentinel_row(instance_id), self._access.instances_row(instance_id)
         )
-        blobs = await self._blobs_of(instance_id)
+        blobs = await self._eraser.blobs_of(instance_id)
         if row is None or sentinel_row is None:
             blobs = _made_before(blobs, max(0 if one is None else one.timestamp for one in (row, sentinel_row)))
         if row is not None and not await self._delete_row(row):
             return False
         if sentinel_row is None:
-            await self._delete(blobs)
+            await self._eraser.delete_blobs(blobs)
         else:
             before = max((one.created for one in blobs), default=-1) + 1
             operation = Operation(
@@ -143,7 +144,7 @@ class Purger:
                 return False
             sentinel = await self._access.sentinel(instance_id)
             if sentinel is not None and sentinel.state.purging:
-                await self.finish(instance_id, sentinel)
+                await self._eraser.erase(instance_id, sentinel)
         await self._reports.forget_all(instance_id)
         return True
 
@@ -168,81 +169,11 @@ class Purger:
             found = await self._access.sentinel(instance_id)
         raise StoreUnavailable(f"instance {instance_id!r} changes while it is purged: try again")
 
-    async def finish(self, instance_id: str, sentinel: Sentinel) -> None:
-        """Delete a history partition, each transaction under the sentinel's If-Match; stop where another begins."""
-        partition = self._formats.partition_key(instance_id)
-        if sentinel.state.blobs_before:
-            left = await self._blobs_of(instance_id)
-            await self._delete([one for one in left if one.created < sentinel.state.blobs_before])
-        etag, state = sentinel.etag, msgspec.structs.replace(sentinel.state, purging=True)
-        keys: list[str] = []
-        for _ in range(10_000):
-            if not keys:
-                read = await self._access.history_partition(instance_id)
-                if read.sentinel is None or not _is_still_purged(sentinel, read.sentinel):
-                    return
-                etag = read.sentinel.etag
-                keys = [*(row.key for row in (*read.rows, *read.extras)), *read.strange]
-            now, keys = keys[:BATCH], keys[BATCH:]
-            operations = [Operation(do=Do.DELETE, partition=partition, key=key, etag=ANY) for key in now]
-            last = not keys
-            if last:
-                operations.append(Operation(do=Do.DELETE, partition=partition, key=SENTINEL, etag=etag))
-            else:
-                operations.append(
-                    Operation(do=Do.MERGE, partition=partition, key=SENTINEL, values=state_values(state), etag=etag)
-                )
-            try:
-                etags = await self._access.service.tables.transact(self._access.names.history, operations)
-            except ServiceError as error:
-                if not is_conflict(error):
-                    raise self._access.failure(f"instance {instance_id!r}", error) from error
-                keys = []
-                continue
-            if last:
-                return
-            etag = etags[-1] or etag
-        raise StoreUnavailable(f"instance {instance_id!r}: its purge does not end; it is gone on with later")
-
-    async def _blobs_of(self, instance_id: str) -> list[BlobInfo]:
-        """The blobs of an instance, under its plain and its escaped id, as the container lists them."""
-        container, blobs = self._access.names.large_messages, self._access.service.blobs
-        listed: dict[str, BlobInfo] = {}
-        for prefix in blob_prefixes(instance_id):
-            token: str | None = None
-            while True:
-                asked = token
-                try:
-                    found, token = await self._access.read(
-                        f"container {container}",
-                        lambda: blobs.list_blobs(container, prefix, token=asked),  # noqa: B023
-                    )
-                except StoreMissing:
-                    return []
-                listed |= {one.name: one for one in found if is_blob_of(instance_id, one.name)}
-                if token is None:
-                    break
-        return list(listed.values())
-
-    async def _delete(self, blobs: Sequence[BlobInfo]) -> None:
-        for begin in range(0, len(blobs), AT_ONCE):
-            await asyncio.gather(*(self._formats.delete_blob(one.name) for one in blobs[begin : begin + AT_ONCE]))
-
 
 def _made_before(blobs: Sequence[BlobInfo], last_write: Ticks) -> list[BlobInfo]:
     """The blobs of an instance without row or without sentinel: no two hold a newer execution up, and what that has
     put since is not to be taken."""
     return [one for one in blobs if one.created < last_write - last_write % TICKS_PER_SECOND]
-
-
-def _is_still_purged(sentinel: Sentinel, found: Sentinel) -> bool:
-    """Whether what stands there is what is purged, be it that a request of ours came late or its owner has cleared a
-    debt; not another execution, or the same one rewound."""
-    if found.state.purging or found.etag == sentinel.etag:
-        return True
-    projection = found.state.projection
-    ended = found.is_ours and projection is not None and projection.status in TERMINAL
-    return found.execution_id == sentinel.execution_id and ended
 
 
 def _is_same(found: Sentinel, purged: Sentinel) -> bool:

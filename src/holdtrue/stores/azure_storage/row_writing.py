@@ -14,6 +14,7 @@ from holdtrue.core.projection import Projection, Status
 from holdtrue.stores.errors import StoreError, StoreUnavailable
 
 from .access import Access
+from .erasing import Eraser
 from .formats import Formats
 from .holding import Held
 from .instances_row import custom_status_text
@@ -29,9 +30,10 @@ TRIES = 6
 class RowWriter:
     """Writes instances rows."""
 
-    def __init__(self, access: Access, formats: Formats) -> None:
+    def __init__(self, access: Access, formats: Formats, eraser: Eraser) -> None:
         self._access = access
         self._formats = formats
+        self._eraser = eraser
 
     async def after_commit(self, held: Held, commit: EpisodeCommit) -> None:
         """Write the row that a commit asks for at once, or note that it lags behind.
@@ -40,7 +42,8 @@ class RowWriter:
         """
         projection = held.state.projection
         assert projection is not None
-        begun: ExecutionStarted | None = None
+        begun = next((event for event in commit.events if isinstance(event, ExecutionStarted)), None)
+        begins = begun is not None and begun.parent is None and begun.execution_id == held.row_execution
         first = held.row_is_late or held.row_execution != projection.execution_id or commit.replace
         status = held.row_is_late or commit.status_changed or commit.ended
         if not (first or status):
@@ -48,7 +51,6 @@ class RowWriter:
             return
         full = projection.copy()
         if first:
-            begun = next((event for event in commit.events if isinstance(event, ExecutionStarted)), None)
             started = begun or held.started
             full.input = None if started is None else started.input
         try:
@@ -56,7 +58,7 @@ class RowWriter:
                 # The write of its first commit was missed: the row has the input of the execution before.
                 full.input = await self._input(held)
             values = await self._formats.row_of(full, held.start_id, first=first, status=status)
-            await self._write(held, values)
+            await self._write(held, values, begins=begins)
         except StoreError as error:
             log.warning("instance %r: its row is not up to date, it will be mended: %s", held.instance_id, error)
             held.row_is_late = True
@@ -75,9 +77,16 @@ class RowWriter:
         event = (await self._formats.event(held.instance_id, row)).event
         return event.input if isinstance(event, ExecutionStarted) else None
 
-    async def _write(self, held: Held, values: dict[str, Value | None]) -> None:
+    async def _write(self, held: Held, values: dict[str, Value | None], *, begins: bool = False) -> None:
+        """Write columns; `begins`: they are of the first commit of a client's start."""
         table = self._access.names.instances
         for _ in range(TRIES):
+            if held.row_etag is None and not _is_child(held):
+                held.row_is_late = held.row_lags = False  # purged: nobody inserts a row but the client that starts
+                return
+            if held.row_etag is None and "Name" not in values:
+                held.row_is_late = True  # these columns alone are no row: the next write is of all
+                return
             if held.row_etag is None:
                 operation = Operation(do=Do.INSERT, partition=held.partition_key, key="", values=values)
             else:
@@ -97,6 +106,9 @@ class RowWriter:
                     return
                 sentinel = await self._access.sentinel(held.instance_id)
                 held.row_etag = None if row is None else row.etag
+                if begins and row is None and sentinel is not None and sentinel.etag == held.etag:
+                    await self._eraser.take_back(held.instance_id, sentinel)
+                    return
                 if not self._may_write(held, row, sentinel):
                     held.row_lags = False
                     return
@@ -110,8 +122,7 @@ class RowWriter:
         if sentinel is None or sentinel.etag != held.etag:
             return False
         if row is None:
-            # Purged (a top-level row), or a child's that is not there yet.
-            return held.started is not None and held.started.parent is not None
+            return _is_child(held)  # whose row is not there yet; a client's start was purged
         return not names_newer_start(self._formats.row_view(row), sentinel)
 
     async def rewinds(self, held: Held, row: Row | None) -> None:
@@ -141,3 +152,7 @@ class RowWriter:
                 held.instance_id,
                 projection.status.name,
             )
+
+
+def _is_child(held: Held) -> bool:
+    return held.started is not None and held.started.parent is not None

@@ -29,6 +29,7 @@ from .committing import Committer
 from .dead_letters import DeadLetters
 from .dotnet_json import FormatError
 from .ended import LIVE
+from .erasing import Eraser
 from .formats import LONGEST_DELAY, Formats, arrived_as
 from .holding import Held, Keys
 from .hosting import Hosting
@@ -37,7 +38,6 @@ from .listing import Listing
 from .mail import MOST_A_GET, Mail
 from .partitions import HubServed
 from .posting import Poster
-from .purging import Purger
 from .sentinel import State
 from .service import QueueMessage, ServiceError, Unsure
 from .settings import AzureStorageSettings
@@ -110,7 +110,7 @@ class Settler:
         adopter: Adopter,
         listing: Listing,
         letters: DeadLetters,
-        purger: Purger,
+        eraser: Eraser,
         waiting: WaitingInstances,
         stripper: Stripper,
         keys: Keys,
@@ -128,7 +128,7 @@ class Settler:
         self._adopter = adopter
         self._listing = listing
         self._letters = letters
-        self._purger = purger
+        self._eraser = eraser
         self._waiting = waiting
         self._stripper = stripper
         self._keys = keys
@@ -221,7 +221,7 @@ class Settler:
             )
             return None
         if read.sentinel is not None and read.sentinel.state.purging:
-            await self._purger.finish(name, read.sentinel)
+            await self._eraser.erase(name, read.sentinel)
             held, read = await self._take(name)
         await self._adopter.queue_local(held, read)
         await self._adopter.clear_debt(held, local=True)

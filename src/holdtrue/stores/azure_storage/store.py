@@ -49,6 +49,7 @@ from .committing import Committer
 from .creating import create_hub
 from .dead_letters import DeadLetters
 from .ended import Rule
+from .erasing import Eraser
 from .formats import Formats
 from .holding import Keys
 from .host_rows import HostRows
@@ -123,7 +124,8 @@ class AzureStorageStore:
         hosts = self._hosts = HostRows(access)
         reports = Reports(access, formats)
         reader = self._reader = Reader(access, formats, hosts)
-        self._rows = RowWriter(access, formats)
+        eraser = self._eraser = Eraser(access, formats)
+        self._rows = RowWriter(access, formats, eraser)
         letters = self._letters = DeadLetters(access, formats)
         waiting = self._waiting = WaitingInstances(access)
         postbox = Postbox(formats, mail, letters)
@@ -141,6 +143,7 @@ class AzureStorageStore:
             poster,
             committer,
             self._rows,
+            eraser,
             letters,
             waiting,
             terminator,
@@ -172,7 +175,7 @@ class AzureStorageStore:
         )
         self._adopter = adopter
         self._committer = committer
-        self._purger = Purger(access, formats, reader, listing, reports)
+        self._purger = Purger(access, formats, reader, listing, reports, eraser)
 
     @property
     def location(self) -> None:
@@ -342,7 +345,7 @@ class AzureStorageStore:
                 self._adopter,
                 self._listing,
                 self._letters,
-                self._purger,
+                self._eraser,
                 self._waiting,
                 Stripper(self._access, self._formats, self._committer, self._adopter),
                 self._keys,

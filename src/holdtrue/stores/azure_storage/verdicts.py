@@ -69,6 +69,8 @@ def judge(
             return Told.ROW
         # Terminated: by .NET while it waited; or its first commit has come since, which ended it.
         return Told.ROW if row.status is Status.TERMINATED and both_again else Told.IN_DOUBT
+    if was_purged(row, sentinel):
+        return Told.NOT_FOUND if row_was_read_after else Told.ROW_AGAIN
     if row is None or row.execution_id in ("", sentinel.execution_id):
         return _sentinel_or_history(row, sentinel)
     if not names_newer_start(row, sentinel):
@@ -81,6 +83,19 @@ def judge(
         # Its history stands before its row says that it runs, or has ended.
         return Told.SENTINEL_AGAIN
     return Told.ROW if row.status is Status.TERMINATED else Told.IN_DOUBT
+
+
+def was_purged(row: object | None, sentinel: Sentinel) -> bool:
+    """Whether this is the first commit of a client's start whose row is gone: it was purged while that commit was on
+    its way (rule 9), be it that the request came late, when a second try of it had long run to its end.
+
+    The row was there before the start's message, and nobody but a purge takes it away.  A child has none before its
+    first commit.
+    """
+    state = sentinel.state
+    if row is not None or not sentinel.is_ours or not state.rows or state.previous:
+        return False
+    return state.projection is not None and state.projection.parent is None
 
 
 def names_newer_start(row: RowView, sentinel: Sentinel) -> bool:

@@ -1,0 +1,167 @@
+"""A first commit that comes when its instance has been purged is taken back, and reads as nothing (rule 9)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import holdtrue
+from holdtrue.engine.settings import HostSettings
+from holdtrue.stores.azure_storage.service import ANY, Conflict, Do, Operation
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
+from holdtrue.stores.azure_storage.store import AzureStorageStore
+from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.storage_model import StorageModel
+from holdtrue.testing.virtual_time import run
+
+SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0)
+HISTORY, INSTANCES = "LateHistory", "LateInstances"
+
+app = holdtrue.App()
+ran: list[str] = []
+
+
+@app.activity
+async def note(ctx: holdtrue.ActivityContext, text: str) -> str:
+    ran.append(text)
+    return text
+
+
+@app.orchestrator
+async def one_step(ctx: holdtrue.OrchestrationContext, text: str) -> str:
+    return await ctx.call_activity(note, input=text)
+
+
+@app.orchestrator
+async def waits(ctx: holdtrue.OrchestrationContext, text: str) -> str:
+    await ctx.call_activity(note, input=text)
+    return await ctx.wait_for_external_event("go")
+
+
+class Stage:
+    """An account; `first` is called with each history transaction before it is done."""
+
+    def __init__(self) -> None:
+        self.account = StorageModel(SimulatedEnvironment(1))
+        self.first: Callable[[list[Operation]], Awaitable[None]] | None = None
+        tables: Any = self.account.tables
+        inner = tables.transact
+
+        async def transact(table: str, operations: list[Operation]) -> Any:
+            if table == HISTORY and self.first is not None:
+                await self.first(list(operations))
+            return await inner(table, operations)
+
+        self.transact = inner
+        tables.transact = transact
+        self.puts: list[tuple[str, str]] = []
+        """Each message that was put, and its queue."""
+        queues: Any = self.account.queues
+        self.put = queues.put
+
+        async def put(queue: str, text: str, *more: Any, **named: Any) -> Any:
+            self.puts.append((queue, text))
+            return await self.put(queue, text, *more, **named)
+
+        queues.put = put
+
+    async def history(self, instance: str) -> list[str]:
+        keys: list[str] = []
+        token: str | None = None
+        while True:
+            page = await self.account.tables.query(HISTORY, token=token)
+            keys += [row.key for row in page.rows if row.partition == instance]
+            token = page.token
+            if token is None:
+                return keys
+
+    async def delete_row(self, instance: str) -> None:
+        """As a purge of .NET's deletes it, whatever it says."""
+        gone = Operation(do=Do.DELETE, partition=instance, key="", etag=ANY)
+        await self.account.tables.write(INSTANCES, gone)
+
+
+def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Callable[[], None]:
+    def play() -> None:
+        async def main() -> None:
+            ran.clear()
+            stage = Stage()
+            store = AzureStorageStore(stage.account, "Late", environment=SimulatedEnvironment(7), settings=SETTINGS)
+            await store.open()
+            settings = HostSettings(name="h", retention=False, schedules=False)
+            host = holdtrue.Host(app, store, settings=settings, environment=SimulatedEnvironment(2))
+            await host.start()
+            async with asyncio.timeout(3_600):
+                await test(stage, host.client)
+            await host.stop()
+
+        run(main())
+
+    play.__name__, play.__doc__ = test.__name__, test.__doc__
+    return play
+
+
+async def run_and_purge(stage: Stage, client: holdtrue.Client) -> list[Operation]:
+    """Run an instance to its end, purge it; its first commit."""
+    commits: list[list[Operation]] = []
+
+    async def noted(operations: list[Operation]) -> None:
+        commits.append(operations)
+
+    stage.first = noted
+    await client.start(one_step, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    await client.purge("i")
+    stage.first = None
+    assert await client.get_status("i") is None and not await stage.history("i")
+    return commits[0]
+
+
+@on_stage
+async def test_a_late_copy_of_the_first_commit_is_read_as_nothing_and_taken_back(
+    stage: Stage, client: holdtrue.Client
+) -> None:
+    late = await run_and_purge(stage, client)
+    await stage.transact(HISTORY, late)
+    assert await stage.history("i")
+    assert await client.get_status("i") is None
+    await client.purge("i")
+    assert not await stage.history("i")
+    # Whoever is brought there by a message takes it back too, and runs nothing of it.
+    await stage.transact(HISTORY, late)
+    await stage.put(*stage.puts[0])
+    await asyncio.sleep(5)
+    assert not await stage.history("i")
+    assert ran == ["a"]
+
+
+@on_stage
+async def test_what_is_started_anew_beside_it_runs_alone(stage: Stage, client: holdtrue.Client) -> None:
+    late = await run_and_purge(stage, client)
+    await stage.transact(HISTORY, late)
+    await client.start_if_not_running(one_step, input="b", instance_id="i")
+    assert (await client.wait_for_completion("i")).output == "b"
+    try:
+        await stage.transact(HISTORY, late)
+    except Conflict:
+        pass
+    else:
+        raise AssertionError("a late first commit goes over a history")
+    status = await client.get_status("i")
+    assert status is not None and status.output == "b"
+
+
+@on_stage
+async def test_a_row_that_goes_before_the_first_commit_takes_that_along(stage: Stage, client: holdtrue.Client) -> None:
+    async def purged(operations: list[Operation]) -> None:
+        stage.first = None
+        await stage.delete_row("i")
+
+    stage.first = purged
+    await client.start(waits, input="a", instance_id="i")
+    await asyncio.sleep(30)
+    assert stage.first is None
+    assert await client.get_status("i") is None
+    assert not await stage.history("i")
+    # The id is free, and nothing of the first one is left to disturb it.
+    await client.start(one_step, input="b", instance_id="i")
+    assert (await client.wait_for_completion("i")).output == "b"
