@@ -41,6 +41,7 @@ soak: $(READY) $(AZURITE) ## New seeds of the simulation for SECONDS, the disk, 
 	@$(BIN)/python tests/simulation/soak.py $(SECONDS)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --whole tests/conformance tests/simulation/test_settling.py -k 'azurite or settling'
 	@$(BIN)/python -m pytest -q --whole tests/dotnet/test_blob_leases.py
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --whole tests/dotnet/test_hand_over.py
 	@$(BIN)/python -m tests.unit.sqlite_store.disk_search
 	@$(BIN)/python -m tests.faults.matrix
 	@$(BIN)/python -m tests.e2e.storm --kills 200

@@ -10,7 +10,7 @@ from tools.azurite import Azurite, start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--whole", action="store_true", help="all on the emulator and of settling, not a spread")
+    parser.addoption("--whole", action="store_true", help="all of what is played in part else: make soak")
 
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

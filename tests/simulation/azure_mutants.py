@@ -208,6 +208,14 @@ RULES = [
         first="told",
     ),
     Rule(
+        "10",
+        "a tick that another host has finished is started over what came after it",
+        "schedule_rows.py",
+        "self._starter.create(request, lambda: self._is_current(commit.schedule_id, etag))",
+        "self._starter.create(request)",
+        first="ticking",
+    ),
+    Rule(
         "11",
         "a message that comes before the start is dropped",
         "arrivals.py",

@@ -15,6 +15,7 @@ from scenarios import Disturbed, Programs, fixed
 from workload import Maker, Program
 
 from holdtrue.client.errors import ClientError
+from holdtrue.core.dialect import to_datetime
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.testing.virtual_time import as_part
 
@@ -103,6 +104,11 @@ class BesideDotNet(DisturbedOnAzure):
 
     def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
         return [*super().clients(cluster), *((f"net{at}", self._net(deeds)) for at, deeds in enumerate(self._deeds))]
+
+    def may_stay(self, name: str, status: Status) -> bool:
+        """A copy of the request to suspend may come when .NET has started it anew, and nobody looks any more."""
+        started = any(verb == "start" and whom == name for deeds in self._deeds for _, verb, whom in deeds)
+        return status is Status.SUSPENDED and started
 
     def _net(self, deeds: list[tuple[float, str, str]]) -> Work:
         async def work(user: Insisting) -> None:
@@ -240,6 +246,36 @@ class Gone(Programs):
                 raise Broken(f"{name!r} was purged, and is there")
 
 
+class Ticking(Programs):
+    """A singleton every second, of two executions; each tick that was started runs once."""
+
+    def __init__(self) -> None:
+        super().__init__({}, longest=86_400.0)
+        self._started: set[str] = set()
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [("user", self._use)]
+
+    async def _use(self, user: Insisting) -> None:
+        end = to_datetime(user.client.environment.now()) + timedelta(seconds=12)
+        schedules = user.client.schedules
+        program: Program = [["echo", "a"], ["again"], ["echo", "b"]]
+        await user.do(
+            lambda: schedules.put(
+                "every", "program", input=[program, []], instance_id="tick", interval=timedelta(seconds=1), end_at=end
+            )
+        )
+        while (await user.do(lambda: schedules.get("every")))[1].next_due is not None:
+            await asyncio.sleep(1.0)
+        await user.ended("tick", or_gone=True)
+        _, ticks = await user.do(lambda: schedules.ticks("every"))
+        self._started = {tick.execution_id for tick in ticks if tick.decision == "started"}
+
+    def check(self, cluster: Cluster) -> None:
+        if not self._started:
+            raise Broken("no tick has started anything")
+
+
 class Early(Programs):
     """More events than are given at a time come before the start's own time; and a timer further ahead than a message
     may be put."""
@@ -286,9 +322,9 @@ def fixed_on_azure() -> dict[str, Any]:
     """The scenarios in which every single fault is tried.
 
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
-    `early` gets them before it begins, `renewed` and `rivals` have one id
-    live on and on, `gone` is purged, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs
-    one activity over many commits.
+    `early` gets them before it begins, `renewed` and `rivals` have one id live on and on, `gone` is purged, `ticking`
+    is started by a schedule, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs one activity
+    over many commits.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
@@ -307,6 +343,7 @@ def fixed_on_azure() -> dict[str, Any]:
         "renewed": Renewed(),
         "rivals": Rivals(),
         "gone": Gone(),
+        "ticking": Ticking(),
         "big": Programs({"b/1": big}, longest=86_400.0),
         "deadly": Deadly(),
         "beside": Programs({"l": [["beside", 9.0, ["a", "b", "c"]]]}, longest=86_400.0),

@@ -174,7 +174,7 @@ def points(
     return found
 
 
-IN_SMALL = ("parts", "away", "early", "renewed", "rivals")
+IN_SMALL = ("parts", "away", "early", "renewed", "rivals", "ticking")
 """Fixed scenarios that are run with small limits."""
 READ_BACK_SECONDS = 5.0
 """A commit whose answer is lost is read back: nothing waits for a message to come again."""
@@ -208,13 +208,14 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
         Search((Mishap.LATE, Mishap.DOUBLED), ("tables.transact",), 60.0),
         Search((Mishap.SLOW, Mishap.LOST), ("tables.transact",)),
     ),
+    "ticking": (Search((Mishap.SLOW,), ("tables.write", "tables.get"), 5.0),),
     "beside": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},
 }
 BESIDE_DOTNET = 60
 """Random runs beside clients of .NET's."""
-SLOW_RUNS = 60
-"""Of `renewed` and `rivals`, in turn."""
+SLOW_RUNS = 210
+"""Of `renewed`, `rivals` and `ticking`, in turn."""
 
 
 def singles(name: str) -> list[CallFault]:
@@ -257,7 +258,7 @@ def _of_a_commit(cluster: AzureCluster, fault: CallFault) -> bool:
 
 def slow_run(seed: int) -> None:
     """One id that lives on and on, where rows are read and written slowly; raises Failed."""
-    name = ("renewed", "rivals")[seed % 2]
+    name = ("renewed", "rivals", "ticking")[seed % 3]
     faults = Slowly(seed)
     cluster, error = play(seed, fixed_on_azure()[name], faults, small=True)
     if error is not None:

@@ -37,6 +37,8 @@ class Entry:
         self.projection: Projection | None = None
         self.history: list[ev.AnyEvent] = []
         self.execution = ""
+        self.followed: set[str] = set()
+        """Executions that others have followed."""
         self.episode = ""
         self.faces: list[tuple[int, Face]] = []
         self.row_since: int | None = None
@@ -134,6 +136,7 @@ class Watch:
         if sentinel is not None:
             self.begun.add(sentinel.state.start_id)
             self._one_writer(name, entry, sentinel)
+            self._nothing_begins_twice(name, entry, sentinel)
             self._nothing_is_rewritten(name, entry, sentinel, history)
             self._timers_are_in_time(name, entry, sentinel, history)
             check_local(name, self._model, self._names, sentinel, projection, history)
@@ -232,6 +235,15 @@ class Watch:
             raise Broken(
                 f"{name!r}: episode {state.episode} stands on {state.previous}, and {entry.episode} was the last"
             )
+
+    def _nothing_begins_twice(self, name: str, entry: Entry, sentinel: Sentinel) -> None:
+        """An execution that another has followed does not come again: a start runs once."""
+        if sentinel.execution_id == entry.execution:
+            return
+        if sentinel.execution_id in entry.followed and name not in self._dotnet:
+            raise Broken(f"{name!r}: execution {sentinel.execution_id} begins a second time")
+        if entry.execution:
+            entry.followed.add(entry.execution)
 
     def _nothing_is_rewritten(self, name: str, entry: Entry, sentinel: Sentinel, history: list[ev.AnyEvent]) -> None:
         """Within an execution a history only grows, but for what a rewind takes out in place."""

@@ -165,3 +165,14 @@ def test_the_message_of_ours_goes_where_no_dotnet_worker_serves() -> None:
         assert "ExecutionRewound" in text
 
     run(main())
+
+
+def test_an_end_that_was_turned_twice_is_known_by_its_own_column() -> None:
+    """.NET asks for ends by `OrchestrationStatus`, which a turned row keeps; the type that it notes is lost then."""
+    _, turned = recording()
+    ends = [row for row in turned.values() if rewound_from(row) == "ExecutionCompleted"]
+    assert ends
+    for row in ends:
+        assert rewound_from({**row, "Reason": "Rewound: GenericEvent"}) == "ExecutionCompleted"
+    task = next(row for row in turned.values() if rewound_from(row) == "TaskScheduled")
+    assert rewound_from({**task, "Reason": "Rewound: GenericEvent"}) == "GenericEvent"

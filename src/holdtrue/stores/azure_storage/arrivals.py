@@ -123,13 +123,14 @@ def decide(
     `kept_later` are the ids of what is kept and not among them.
     """
     decided = Decided(give=[], drop=[], keep=[], back=[], dead=[], refuse=[])
-    known = doubles(sentinel) | kept_later
+    used, here = doubles(sentinel), set(kept_later)
     fresh: list[Arrived] = []
     for message in arrived:
-        if message.kept is None and message.id in known:
+        came = message.id in here or (message.id in used and not _is_named(message, row))
+        if message.kept is None and came:
             decided.drop.append((message, "it came before"))
         else:
-            known.add(message.id)
+            here.add(message.id)
             fresh.append(message)
     start = _start(row, sentinel, status, started, fresh, decided)
     rest = [one for one in fresh if type(one.event) is not ExecutionStarted]
@@ -231,6 +232,14 @@ def is_same_child(one: AnyEvent | None, other: AnyEvent) -> bool:
     if (a.instance_id, a.execution_id, a.task_id) != (b.instance_id, b.execution_id, b.task_id):
         return False
     return a.scheduled == b.scheduled or min(a.scheduled, b.scheduled) < 0  # .NET does not tell the ordinal
+
+
+def _is_named(message: Arrived, row: RowView | None) -> bool:
+    """Whether it is the start that the row waits for: were it dropped as a double, the row would wait for ever."""
+    event = message.event
+    if type(event) is not ExecutionStarted or event.parent is not None or row is None:
+        return False
+    return row.status is Status.PENDING and row.execution_id == event.execution_id
 
 
 def _is_superseded(event: ExecutionStarted, row: RowView | None, sentinel: Sentinel | None) -> bool:

@@ -189,6 +189,9 @@ def rewound_from(values: Mapping[str, Value | None]) -> str | None:
     if values.get("EventType") != "GenericEvent" or not isinstance(reason, str):
         return None
     kind = reason.removeprefix("Rewound: ")
+    if kind == "GenericEvent" and "OrchestrationStatus" in values:
+        # Turned twice: .NET asks for ends by this column, which stays, and notes the type that it finds.
+        kind = "ExecutionCompleted"
     return kind if kind != reason and kind in _READERS else None
 
 

@@ -175,7 +175,7 @@ class Schedules:
         if commit.request is None:
             await self._send(commit)
         else:
-            outcome = await self._start(commit, commit.request)
+            outcome = await self._start(commit, commit.request, etag)
             if outcome.result is CreateResult.REFUSED and not await self._is_current(schedule.schedule_id, etag):
                 return outcome  # another host has finished it meanwhile: what is in the way may be a tick's after it
             if outcome.result is CreateResult.REFUSED and commit.state_if_refused is not None:
@@ -196,8 +196,12 @@ class Schedules:
         row = await self._access.get_own(PARTITION, escape_key(schedule_id))
         return row is not None and row.etag == etag
 
-    async def _start(self, commit: TickCommit, request: CreateRequest) -> CreateOutcome:
-        """The start of a tick; its messages go before it, and only where it is not refused."""
+    async def _start(self, commit: TickCommit, request: CreateRequest, etag: str) -> CreateOutcome:
+        """The start of a tick; its messages go before it, and only where it is not refused.
+
+        Another host may finish the same tick.  Its start has then run, and what stands there may be that of a tick
+        after it: that is written over only while the schedule's row has this `etag`.
+        """
         own = (await self._reader.standing(request.start.started.instance_id)).record
         begun = own is not None and own.start_id == request.start.start_id
         if commit.guard is not None and not begun:
@@ -207,7 +211,7 @@ class Schedules:
         if own is not None and not begun and own.projection.status not in request.replaceable:
             return not_started(CreateResult.REFUSED, own.projection, own.condition)
         await self._send(commit)
-        outcome = await self._starter.create(request)
+        outcome = await self._starter.create(request, lambda: self._is_current(commit.schedule_id, etag))
         if outcome.result is CreateResult.ALREADY:
             # By whoever took this tick before.
             outcome.result = CreateResult.CREATED

@@ -6,6 +6,7 @@ row of what is replaced, that is waited for first, and looked for afterwards (`l
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -37,14 +38,20 @@ class Starter:
         self._reader = reader
         self._late_rows = LateRows(access, formats)
 
-    async def create(self, request: CreateRequest) -> CreateOutcome:
+    async def create(
+        self, request: CreateRequest, wanted: Callable[[], Awaitable[bool]] | None = None
+    ) -> CreateOutcome:
         """Create an instance, unless what stands under its id is in the way.
 
-        Raises OutcomeUnknown where the row's write was never answered and cannot be read back.
+        `wanted` is asked before another start is written over: false where somebody else has made this start
+        meanwhile, and what stands came after it.  Raises OutcomeUnknown where the row's write was never answered and
+        cannot be read back, be it that another start has taken its place since.
         """
         start = request.start
         started = start.started
         unsure = False
+        open_at: int | None = None
+        """The generation of a write that was not answered."""
         if await self._access.sentinel(started.instance_id) is None:
             # Most starts find nothing: the insert tells it.
             inserted = await self._insert(start)
@@ -52,6 +59,7 @@ class Starter:
                 await self._poster.start(start)
                 return _created(None, start)
             unsure = inserted is None
+            open_at = started.generation if unsure else None
         pause, tries, before = 0.1, 0, ""
         while tries < TRIES:
             standing = await self._reader.standing(started.instance_id)
@@ -60,6 +68,12 @@ class Starter:
                 refused = _refusal(standing, request)
                 if refused is not None:
                     return refused
+                if view is not None and open_at is not None and view.generation > open_at:
+                    # What would have to stand there before it may have been this start.
+                    raise OutcomeUnknown(
+                        f"instance {started.instance_id!r}: the start was not answered, and another start "
+                        f"({view.execution_id}) has taken the place since: whether this one ran before it is not known"
+                    )
             elif not before or view.execution_id != before:
                 # Ours: by an attempt before, or by one whose answer was lost.
                 outcome = await self._accepted(standing, start, unsure, before)
@@ -73,12 +87,17 @@ class Starter:
             tries += 1
             generation = _generation(standing)
             current = msgspec.structs.replace(start, started=msgspec.structs.replace(started, generation=generation))
-            if await self._write(current, standing):
+            if standing.row is not None and wanted is not None and not await wanted():
+                return _not_wanted(standing, start)
+            done = await self._write(current, standing)
+            if done:
                 await self._poster.start(current)
                 if before:
                     await self._late_rows.write_over(current, before)
                 return _created(standing, current)
             unsure = True
+            if done is None:
+                open_at = generation
             await self._access.environment.sleep(pause)
             pause = min(2.0, pause * 2)
         raise OutcomeUnknown(
@@ -86,8 +105,8 @@ class Starter:
             "accepted shows in its status. Try again with the same start id"
         )
 
-    async def _write(self, start: Start, standing: Standing) -> bool:
-        """Write the row of a start over what stands there; false where that is not known to be done."""
+    async def _write(self, start: Start, standing: Standing) -> bool | None:
+        """Write the row of a start over what stands there; false where it has changed, None where that is not known."""
         try:
             await self._access.service.tables.write(
                 self._access.names.instances, await self._operation(start, standing)
@@ -96,7 +115,7 @@ class Starter:
             if isinstance(error, NotThere) and error.code == "TableNotFound":
                 raise self._access.failure(f"instance {start.started.instance_id!r}", error) from error
             if is_conflict(error):
-                return False
+                return False if isinstance(error, Conflict | NotThere) else None
             raise self._access.failure(f"instance {start.started.instance_id!r}", error) from error
         return True
 
@@ -151,6 +170,15 @@ def _refusal(standing: Standing, request: CreateRequest) -> CreateOutcome | None
     if record.projection.status not in request.replaceable:
         return not_started(CreateResult.REFUSED, record.projection, record.condition)
     return None
+
+
+def _not_wanted(standing: Standing, start: Start) -> CreateOutcome:
+    if standing.record is not None:
+        return not_started(CreateResult.REFUSED, standing.record.projection, standing.record.condition)
+    started = start.started
+    return CreateOutcome(
+        result=CreateResult.REFUSED, instance_id=started.instance_id, execution_id=started.execution_id
+    )
 
 
 def _generation(standing: Standing) -> int:

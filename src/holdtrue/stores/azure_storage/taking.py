@@ -63,6 +63,8 @@ class Taking:
         self._keys = keys
         self._local = local
         self._held: dict[int, Held] = {}
+        self._writing: dict[int, Held] = {}
+        """Held no more, while a write was under way."""
         self._waiting: dict[str, list[Arrived]] = {}
         self._deliveries: list[Delivery] = []
         self._tokens = 0
@@ -87,8 +89,7 @@ class Taking:
 
     def release(self, held: Held, *, back: bool = True) -> None:
         """Hold an instance no more; with `back` its messages come again at once, else by themselves."""
-        if self._held.get(held.lease.key) is held:
-            del self._held[held.lease.key]
+        self._forget(held)
         self._deliveries = [one for one in self._deliveries if one.instance != held.lease.key]
         queued = [one for one in held.given.values() if one.kept is None]
         held.given = {}
@@ -105,13 +106,20 @@ class Taking:
             for one in queued:
                 self._mail.forget(one.key)
 
+    def _forget(self, held: Held) -> None:
+        if self._held.get(held.lease.key) is held:
+            del self._held[held.lease.key]
+        if held.busy.locked():
+            self._writing = {key: one for key, one in self._writing.items() if one.busy.locked()}
+            self._writing[held.lease.key] = held
+
     def forget_partition(self, partition: int) -> list[Held]:
         """Hold nothing of a partition any more: it is another's; what was held."""
         self._draining.discard(partition)
         self._afterwards.forget(partition)
         gone = [held for held in self._held.values() if held.partition == partition]
         for held in gone:
-            del self._held[held.lease.key]
+            self._forget(held)
             for one in held.given.values():
                 self._mail.forget(one.key)
         for instance_id in [name for name in self._waiting if self._access.partition_of(name) == partition]:
@@ -126,7 +134,8 @@ class Taking:
         """Hold nothing any more, and let all messages come back by themselves."""
         self._draining.clear()
         self._afterwards.forget()
-        self._held.clear()
+        for held in list(self._held.values()):
+            self._forget(held)
         self._waiting.clear()
         self._deliveries.clear()
         self._local.forget_all()
@@ -149,9 +158,10 @@ class Taking:
 
     def _works_on(self, partition: int) -> bool:
         """Whether something of a partition is in work: read, or given and not committed yet."""
-        return any(self._access.partition_of(name) == partition for name in self._adopting) or any(
-            held.partition == partition and (held.given or held.busy.locked()) for held in self._held.values()
-        )
+        read = any(self._access.partition_of(name) == partition for name in self._adopting)
+        given = any(held.partition == partition and held.given for held in self._held.values())
+        in_hand = (*self._held.values(), *self._writing.values())
+        return read or given or any(held.partition == partition and held.busy.locked() for held in in_hand)
 
     async def settle_debts(self, partition: int | None = None) -> None:
         """What was sent for instances in hand (of a partition) is no more owed: their next owner sends it not again."""
@@ -216,6 +226,10 @@ class Taking:
             self._keepers.append((held, arrived))
             if is_known(held, arrived.id):
                 return
+        given = next((one for one in held.given.values() if one.id == arrived.id), None)
+        if given is not None:
+            self._doubles.append((arrived, False))
+            return
         if isinstance(arrived.event, ExecutionStarted) and arrived.event.parent is not None and held.state.rows:
             self._strange.append((instance_id, arrived))
             return
@@ -229,9 +243,8 @@ class Taking:
         if held.started is not None and not is_meant(arrived.event, parents_of([held.started])):
             self._doubles.append((arrived, True))
             return
-        given = next((one for one in held.given.values() if one.id == arrived.id), None)
-        if given is not None or is_known(held, arrived.id):
-            self._doubles.append((arrived, given is None))
+        if is_known(held, arrived.id):
+            self._doubles.append((arrived, True))
             return
         held.given[arrived.key] = arrived
         message = InboundMessage(
@@ -358,6 +371,10 @@ class Taking:
             await self._settle_odd()
             return None
         self._tokens += 1
+        writing = self._writing.pop(key, None)
+        if writing is not None:
+            async with writing.busy:
+                pass  # what an earlier session of this host is about to write is to be read
         row_due = await self._afterwards.hand_over(instance_id)
         try:
             found = await self._adopter.adopt(instance_id, Lease(key, self._tokens), arrived)

@@ -175,6 +175,8 @@ class WorkItems:
                 locked += self._take(limit - len(locked), asked)
             # What was begun here meanwhile has taken slots that are no longer free.
             self.wanted = max(0, limit - len(locked) - (self._begun_here - begun_here))
+        # What ran here without a message may have been let go while others were got.
+        locked = [one for one in locked if one.ref.key in self._items]
         begun = await asyncio.gather(*(self.say_begun(self._items[one.ref.key]) for one in locked))
         return [one for one, told in zip(locked, begun, strict=True) if told]
 
