@@ -126,3 +126,37 @@ def test_polls_of_a_quiet_queue_stay_rare_where_timers_are_a_little_early() -> N
         assert before < 75
 
     run(main())
+
+
+def test_while_something_comes_to_one_queue_no_other_is_left_alone_for_long() -> None:
+    """An id's queue is drawn by chance: who starts one after another would wait for a queue that has backed off."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        polls: list[float] = []
+        busy = False
+
+        async def pull(partition: int) -> int:
+            if partition == 0:
+                return int(busy)
+            polls.append(loop.time())
+            return 0
+
+        async def pull_work() -> int:
+            return 0
+
+        polling = Polling(SimulatedEnvironment(1), pull=pull, pull_work=pull_work, came=lambda: None, longest=5.0)
+        polling.gained(0)
+        polling.gained(1)
+        await asyncio.sleep(40)
+        rested = polls[-1] - polls[-2]
+        busy = True
+        await asyncio.sleep(20)
+        at_work = max(after - before for before, after in zip(polls[-20:], polls[-19:], strict=False))
+        busy = False
+        await asyncio.sleep(60)
+        rested_again = polls[-1] - polls[-2]  # nothing has come to this one for a minute
+        assert (rested, at_work, rested_again) == pytest.approx((5.0, 0.2, 6.25), abs=0.01)
+        await polling.close()
+
+    run(scenario())

@@ -1,7 +1,8 @@
 """The loops of a host: one for each control queue that it owns, and one for work items.
 
 Polls back off while nothing comes, and start over when something does, when this process itself put a message, and
-when messages come back that a get may have hidden whose answer is lost.
+when messages come back that a get may have hidden whose answer is lost.  While something comes to any queue of a host
+none of its queues is left alone for long: an id's queue is drawn by chance, and who starts one starts the next.
 """
 
 import asyncio
@@ -22,6 +23,10 @@ QUIET_SHARE = 1.25
 """So much longer is the longest pause between two looks at it."""
 SHORTEST_SECONDS = 0.05
 """The first pause after an empty poll (as .NET's); each further one is half as long again."""
+BUSY_SECONDS = 1.0
+"""For how long a host counts as at work after something came."""
+BUSY_LONGEST_SECONDS = 0.2
+"""The longest pause between two looks at a queue meanwhile."""
 TROUBLED_SECONDS = 1.0
 """The least pause after a poll that failed."""
 
@@ -36,11 +41,13 @@ class Loop:
         came: Callable[[], None],
         longest: float,
         what: str,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._environment = environment
         self._pull = pull
         self._came = came
         self._longest = longest
+        self._is_busy = is_busy
         self._what = what
         self._wake = asyncio.Event()
         self.task = asyncio.get_running_loop().create_task(self._run())
@@ -73,7 +80,10 @@ class Loop:
                 pause = SHORTEST_SECONDS
             else:
                 quiet = self._environment.monotonic() - came_at > QUIET_SECONDS
-                pause = min(self._longest * (QUIET_SHARE if quiet else 1.0), pause * 1.5)
+                longest = self._longest * (QUIET_SHARE if quiet else 1.0)
+                if self._is_busy() and not troubled:
+                    longest = min(longest, BUSY_LONGEST_SECONDS)
+                pause = min(longest, pause * 1.5)
 
     async def _rests(self, seconds: float) -> bool:
         """Wait; true where it was woken before its time."""
@@ -106,10 +116,11 @@ class Polling:
     ) -> None:
         self._environment = environment
         self._pull = pull
-        self._came = came
+        self._told = came
         self._longest = longest
+        self._came_at: float | None = None
         self._control: dict[int, Loop] = {}
-        self._work = Loop(environment, pull_work, came, longest, "the work-item queue")
+        self._work = Loop(environment, pull_work, self._came, longest, "the work-item queue", self._is_busy)
         self._returning: set[int | None] = set()
 
     def gained(self, partition: int) -> None:
@@ -120,8 +131,15 @@ class Polling:
 
         if partition not in self._control:
             self._control[partition] = Loop(
-                self._environment, pull, self._came, self._longest, f"control queue {partition}"
+                self._environment, pull, self._came, self._longest, f"control queue {partition}", self._is_busy
             )
+
+    def _came(self) -> None:
+        self._came_at = self._environment.monotonic()
+        self._told()
+
+    def _is_busy(self) -> bool:
+        return self._came_at is not None and self._environment.monotonic() - self._came_at < BUSY_SECONDS
 
     def lost(self, partition: int) -> None:
         """A control queue is ours no more."""
