@@ -118,7 +118,7 @@ USED: tuple[Setting, ...] = (
         default=30.0,
         above=0.0,
         meaning="The longest pause between two looks at a queue that stays empty; a quarter longer where nothing came "
-        "for a minute.",
+        "for a minute, 0.2 s while something comes to any queue of the host.",
         former=("maxQueuePollingInterval",),
     ),
     Setting(
