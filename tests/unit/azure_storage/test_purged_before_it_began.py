@@ -5,13 +5,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import holdtrue
-from holdtrue.engine.settings import HostSettings
 from holdtrue.stores.azure_storage.service import ANY, Conflict, Do, Operation
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import StorageModel
-from holdtrue.testing.virtual_time import run
+from tests.unit.azure_storage.stages import played
 
 SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0)
 HISTORY, INSTANCES = "LateHistory", "LateInstances"
@@ -81,23 +80,12 @@ class Stage:
 
 
 def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Callable[[], None]:
-    def play() -> None:
-        async def main() -> None:
-            ran.clear()
-            stage = Stage()
-            store = AzureStorageStore(stage.account, "Late", environment=SimulatedEnvironment(7), settings=SETTINGS)
-            await store.open()
-            settings = HostSettings(name="h", retention=False, schedules=False)
-            host = holdtrue.Host(app, store, settings=settings, environment=SimulatedEnvironment(2))
-            await host.start()
-            async with asyncio.timeout(3_600):
-                await test(stage, host.client)
-            await host.stop()
+    def make() -> tuple[Stage, AzureStorageStore]:
+        ran.clear()
+        stage = Stage()
+        return stage, AzureStorageStore(stage.account, "Late", environment=SimulatedEnvironment(7), settings=SETTINGS)
 
-        run(main())
-
-    play.__name__, play.__doc__ = test.__name__, test.__doc__
-    return play
+    return played(test, app, make)
 
 
 async def run_and_purge(stage: Stage, client: holdtrue.Client) -> list[Operation]:

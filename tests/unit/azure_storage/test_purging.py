@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import holdtrue
-from holdtrue.engine.settings import HostSettings
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_faults import Call, CallFault, FaultyService, Mishap
 from holdtrue.testing.storage_model import StorageModel
-from holdtrue.testing.virtual_time import Part, run
+from holdtrue.testing.virtual_time import Part
+from tests.unit.azure_storage.stages import played
 
 SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0)
 LARGE = "x" * 100_000
@@ -48,22 +48,11 @@ class Stage:
 
 
 def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Callable[[], None]:
-    def play() -> None:
-        async def main() -> None:
-            stage = Stage(StorageModel(SimulatedEnvironment(1)))
-            store = stage.store()
-            await store.open()
-            settings = HostSettings(name="h", retention=False, schedules=False)
-            host = holdtrue.Host(app, store, settings=settings, environment=SimulatedEnvironment(2))
-            await host.start()
-            async with asyncio.timeout(3_600):
-                await test(stage, host.client)
-            await host.stop()
+    def make() -> tuple[Stage, AzureStorageStore]:
+        stage = Stage(StorageModel(SimulatedEnvironment(1)))
+        return stage, stage.store()
 
-        run(main())
-
-    play.__name__, play.__doc__ = test.__name__, test.__doc__
-    return play
+    return played(test, app, make)
 
 
 @on_stage

@@ -226,8 +226,7 @@ class Taking:
             self._keepers.append((held, arrived))
             if is_known(held, arrived.id):
                 return
-        given = next((one for one in held.given.values() if one.id == arrived.id), None)
-        if given is not None:
+        if any(one.id == arrived.id for one in held.given.values()):
             self._doubles.append((arrived, False))
             return
         if isinstance(arrived.event, ExecutionStarted) and arrived.event.parent is not None and held.state.rows:
