@@ -88,8 +88,22 @@ class Host:
         await self.stop()
 
     async def start(self) -> None:
-        """Open the hub, take part in it, begin to work.  Raises StoreError where the hub cannot be opened."""
+        """Open the hub, take part in it, begin to work.
+
+        Raises StoreError where the hub cannot be opened or joined: what was taken of it is given back, and this host
+        is over, as after `stop`; RuntimeError for one that is over.
+        """
+        if self._closing:
+            raise RuntimeError("this host has stopped, or could not start: make a new Host")
         refuse_host()
+        try:
+            await self._start()
+        except BaseException:
+            # A hub that was half joined would be kept from whoever starts next.
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self.store.open()
         self.store.listen(self._notice)

@@ -36,7 +36,7 @@ RULES = [
         first="away",
     ),
     Rule(
-        "2", "a debt that was loaded is not sent", "adopting.py", "await self._pay(held, read)", "pass", first="chain"
+        "2", "a debt that was loaded is not sent", "leftovers.py", "await self.pay(held, read)", "pass", first="chain"
     ),
     Rule(
         "3",
@@ -113,7 +113,7 @@ RULES = [
     Rule(
         "5",
         "a redo log is not rolled forward",
-        "adopting.py",
+        "leftovers.py",
         "await self._roll_forward(held, state)",
         "pass",
         first="parts",

@@ -171,20 +171,21 @@ class World:
         """A host at work."""
         part, store, environment = self.part(name, faults)
         settings = HostSettings(name=name, drain_seconds=2.0, activity_slots=50, retention=False, schedules=False)
-        host = holdtrue.Host(app(), store, settings=settings, environment=environment)
-        self._kept.append(host)
+        hosts = [holdtrue.Host(app(), store, settings=settings, environment=environment)]
+        self._kept.append(hosts)
 
         async def live() -> None:
             while True:
                 try:
-                    await host.start()
+                    await hosts[-1].start()
                     return
                 except StoreError:
                     await asyncio.sleep(1.0)
+                    hosts.append(holdtrue.Host(app(), store, settings=settings, environment=environment))
 
         with as_part(part):
             self._kept.append(asyncio.ensure_future(live()))
-        return part, host
+        return part, hosts[0]
 
     async def client(self) -> holdtrue.Client:
         """A client without mishaps."""

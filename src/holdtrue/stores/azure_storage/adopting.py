@@ -1,83 +1,55 @@
-"""Takes an instance in hand whose messages have come: reads it, finishes what its last owner left, judges the messages.
+"""Takes an instance in hand whose messages have come: it is read (`loading`), what its last owner left is finished
+(`leftovers`), and the messages are judged.
 
-What is left to be finished comes first, in this order: a purge, a redo log, what is owed.  Then every message is
-given, dropped, kept beside the history, put back or buried (`arrivals`); only what is given goes to the engine.
+Every message is given, dropped, kept beside the history, put back or buried (`arrivals`); only what is given goes to
+the engine.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import msgspec
 
 from holdtrue.core.events import (
-    SCHEDULING_EVENTS,
-    AnyEvent,
-    ExecutionCompleted,
     ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
     GenericEvent,
-    SubOrchestrationInstanceCompleted,
-    SubOrchestrationInstanceFailed,
-    TaskCompleted,
-    TaskFailed,
-    TimerFired,
 )
 from holdtrue.core.messages import DeadLetter, InboundMessage, OutboundMessage
-from holdtrue.core.projection import TERMINAL, Projection, Status, initial, project, rewinding
+from holdtrue.core.projection import TERMINAL, Projection, Status, initial, rewinding
 from holdtrue.environment import Environment
 from holdtrue.stores.decisions import ends, refused_answer, replaced_answer
-from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
-from holdtrue.stores.protocol import CommitResult, Committing, InstanceRecord, Lease, LockedInstance
+from holdtrue.stores.errors import StoreCorrupt
+from holdtrue.stores.protocol import Committing, InstanceRecord, Lease, LockedInstance
 
-from .access import Access, Partition
+from .access import Access
 from .arrivals import Arrived, Decided, Run, decide, doubles, is_meant, is_wake, parents_of
 from .committing import Committer
 from .damaged import end_unread, is_over, set_aside
 from .dead_letters import DeadLetters
-from .erasing import Eraser
-from .formats import Formats, HistoryRow
+from .formats import Formats
 from .holding import Held
 from .keeping import kept_beside, kept_rows
-from .large import Blob
-from .local import LAST_DELIVERY, judge, places
+from .leftovers import Leftovers
+from .loading import Loader, Read
+from .local import LAST_DELIVERY, judge
 from .local_runs import LocalRuns, Runs
 from .mail import Mail
-from .owing import Outgoing, RowExtra, asked_by_row, beside_rows, derived_id
-from .payloads import Payloads
-from .planning import Part, log_parts, owed_key
+from .owing import Outgoing, derived_id
+from .planning import Part
 from .posting import Poster
-from .row_reading import turned_back
 from .row_writing import RowWriter
-from .sentinel import Owed, Sentinel, State, next_episode, record_of
-from .service import Row
+from .sentinel import Sentinel, next_episode
 from .terminating import Terminator
-from .verdicts import RowView, names_newer_start, was_purged, was_rewound_by_dotnet
+from .verdicts import names_newer_start
 from .waiting import WaitingInstances
 
 log = logging.getLogger("holdtrue.azure_storage")
 
 BACK_SECONDS = 5
 """For how long a message is put back whose time has not come."""
-
-
-class Read(msgspec.Struct, kw_only=True):
-    """An instance as read: its partition, its row, the history that counts (empty: none) and what it says."""
-
-    partition: Partition
-    row: Row | None
-    view: RowView | None
-    sentinel: Sentinel | None
-    history: list[HistoryRow]
-    projection: Projection | None
-    started: ExecutionStarted | None
-
-    @property
-    def events(self) -> list[AnyEvent]:
-        """The events of the history."""
-        return [one.event for one in self.history]
 
 
 class Adopter:
@@ -90,8 +62,9 @@ class Adopter:
         mail: Mail,
         poster: Poster,
         committer: Committer,
+        loader: Loader,
+        leftovers: Leftovers,
         rows: RowWriter,
-        eraser: Eraser,
         letters: DeadLetters,
         waiting: WaitingInstances,
         terminator: Terminator,
@@ -104,11 +77,11 @@ class Adopter:
         self._mail = mail
         self._poster = poster
         self._committer = committer
+        self._loader = loader
+        self._leftovers = leftovers
         self._rows = rows
-        self._eraser = eraser
         self._letters = letters
         self._waiting = waiting
-        self._payloads = Payloads(formats)
         self._terminator = terminator
         self._local = local
         self._has_code = has_code
@@ -132,13 +105,13 @@ class Adopter:
         )
         begins = any(isinstance(one.event, ExecutionStarted) for one in arrived)
         try:
-            read = await self._read(held, begins=begins)
+            read = await self._loader.load(held, begins=begins)
         except StoreCorrupt:
             again = await self._read_or_set_aside(held, arrived)
             if again is None:
                 return None
             read = again
-        read = await self._finished(held, read)
+        read = await self._leftovers.finished(held, read)
         arrived = await self._take_over(held, read, arrived)
         kept = await kept_beside(self._formats, self._letters, self._mail, held, read.partition.extras)
         status = None if read.projection is None else read.projection.status
@@ -162,7 +135,7 @@ class Adopter:
             await self._rows.rewinds(held, read.row)
         record = self._record(held, read, decided)
         if record is None:
-            await self.clear_debt(held)
+            await self._leftovers.clear_debt(held)
             await self.mend_row(held, read)
             return None
         if not self._has_code(record.projection.name) and not self._ends(decided, record):
@@ -171,93 +144,6 @@ class Adopter:
         held.given = {one.key: one for one in decided.give}
         held.history = read.events if record.length else None
         return held, LockedInstance(lease=lease, record=record, messages=[_inbound(one) for one in decided.give])
-
-    # -- reading ---------------------------------------------------------------------------------------
-
-    async def read(self, instance_id: str, lease: Lease) -> tuple[Held, Read]:
-        """An instance as it stands when its redo log is rolled forward and what it owes is sent."""
-        partition = self._access.partition_of(instance_id)
-        held = Held(instance_id, self._formats.partition_key(instance_id), partition, lease)
-        return held, await self._finished(held, await self._read(held))
-
-    async def _read(self, held: Held, *, begins: bool = False) -> Read:
-        """Read an instance into a held one; `begins`: there is likely nothing but its row."""
-        instance_id, row = held.instance_id, None
-        if begins:
-            partition = await self._access.history_partition(instance_id)
-            row = await self._access.instances_row(instance_id)
-        else:
-            partition, row = await asyncio.gather(
-                self._access.history_partition(instance_id), self._access.instances_row(instance_id)
-            )
-        sentinel = partition.sentinel
-        if sentinel is not None:
-            sentinel = await self._payloads.whole(sentinel)
-        if not begins and (
-            sentinel is None or not sentinel.has_history or sentinel.state.purging or was_purged(row, sentinel)
-        ):
-            # Rule 7: what its absence says holds for a later row only.
-            row = await self._access.instances_row(instance_id)
-        if sentinel is not None and not sentinel.state.purging and was_purged(row, sentinel):
-            await self._eraser.take_back(instance_id, sentinel)
-            return await self._read(held)
-        history: list[HistoryRow] = []
-        if sentinel is not None and sentinel.has_history and not sentinel.state.purging and sentinel.state.log is None:
-            history = await self._formats.history(instance_id, partition.rows, sentinel)
-            held.rewound_by_dotnet = self._is_rewound(row, sentinel, history)
-            if held.rewound_by_dotnet:
-                # As it was when it failed: from there it is rewound as ours are.
-                rows = [turned_back(one) for one in partition.rows]
-                history = await self._formats.history(instance_id, rows, sentinel)
-        return self._into(held, partition, row, sentinel, history)
-
-    def _is_rewound(self, row: Row | None, sentinel: Sentinel, history: list[HistoryRow]) -> bool:
-        """Whether .NET has rewound what our last write says has ended (rule 8); not so where its rewind found nothing
-        to turn, or where one of ours has only begun."""
-        if row is None or not sentinel.is_ours or not was_rewound_by_dotnet(self._formats.row_view(row), sentinel):
-            return False
-        return not any(isinstance(one.event, ExecutionCompleted) for one in history)
-
-    def _into(
-        self, held: Held, partition: Partition, row: Row | None, sentinel: Sentinel | None, history: list[HistoryRow]
-    ) -> Read:
-        view = None if row is None else self._formats.row_view(row)
-        started: ExecutionStarted | None = next(
-            (one.event for one in history if isinstance(one.event, ExecutionStarted)), None
-        )
-        projection: Projection | None = None
-        held.row_etag = None if row is None else row.etag
-        held.row_execution = None if view is None else view.execution_id
-        if sentinel is not None:
-            held.etag, held.completed_at = sentinel.etag, sentinel.completed_at
-            held.execution_id = sentinel.execution_id
-            held.state = sentinel.state.copy()
-            held.started = started
-            held.start_id = held.state.start_id or (view.start_id if view and view.start_id else sentinel.execution_id)
-            held.dialect = held.state.dialect
-            held.deadline = held.state.deadline
-        if history and started is not None and sentinel is not None:
-            if sentinel.is_ours and sentinel.state.projection is not None:
-                projection = record_of(sentinel.state, started.input).projection
-            else:
-                projection = project(initial(started), [one.event for one in history])
-                custom = None if row is None else self._formats.custom_status(row)
-                projection.custom_status = custom
-                held.state.rows = len(history)
-                held.state.projection, held.state.started = projection, started
-            held.row_is_late = (
-                view is None or view.execution_id != sentinel.execution_id or view.status is not projection.status
-            )
-            held.row_lags = view is not None and view.last_updated_at < projection.last_updated_at
-        return Read(
-            partition=partition,
-            row=row,
-            view=view,
-            sentinel=sentinel,
-            history=history,
-            projection=projection,
-            started=started,
-        )
 
     async def _read_or_set_aside(self, held: Held, arrived: Sequence[Arrived]) -> Read | None:
         """Read an instance again that could not be read: it may have been written between two pages.
@@ -268,7 +154,7 @@ class Adopter:
         """
         before = await self._access.sentinel(held.instance_id)
         try:
-            return await self._read(held)
+            return await self._loader.load(held)
         except StoreCorrupt as error:
             sentinel = await self._access.sentinel(held.instance_id)
             if sentinel is None or before is None or sentinel.etag != before.etag or not sentinel.is_ours:
@@ -277,29 +163,11 @@ class Adopter:
                 raise
             rewinds = any(isinstance(one.event, ExecutionRewound) for one in arrived)
             if is_over(sentinel.state) and not rewinds:
-                return await self._read_without_history(held, sentinel)
+                return await self._loader.without_history(held, sentinel)
             if not await self._end_unread(held, arrived, sentinel):
                 left = await set_aside(self._committer, held, arrived, sentinel, error, self._environment.now())
                 await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in left))
             return None
-
-    async def _read_without_history(self, held: Held, sentinel: Sentinel) -> Read:
-        """An instance by its sentinel and its row; of what it owes there is what stands in extra rows."""
-        with suppress(StoreCorrupt):
-            sentinel = await self._payloads.whole(sentinel)
-        partition, row = await asyncio.gather(
-            self._access.history_partition(held.instance_id), self._access.instances_row(held.instance_id)
-        )
-        if partition.sentinel is None or partition.sentinel.etag != sentinel.etag:
-            raise StoreUnavailable(f"instance {held.instance_id!r} changed while it was read; it is read anew")
-        read = self._into(held, partition, row, sentinel, [])
-        view, projection = read.view, sentinel.state.projection
-        assert projection is not None
-        read.projection, read.started = projection, sentinel.state.started
-        held.started = read.started
-        told = None if view is None else (view.execution_id, view.status)
-        held.row_is_late = told != (sentinel.execution_id, projection.status)
-        return read
 
     async def _end_unread(self, held: Held, arrived: Sequence[Arrived], sentinel: Sentinel) -> bool:
         """End an instance whose history cannot be read, if one of its messages does; whether one does."""
@@ -310,9 +178,9 @@ class Adopter:
         inbound = [_inbound(one) for one in to_it]
         if end_unread(sentinel.state, inbound, self._environment.now(), self._environment.new_id) is None:
             return False
-        read = await self._read_without_history(held, sentinel)
+        read = await self._loader.without_history(held, sentinel)
         if not self._committer.has_sent(held):
-            await self._pay(held, read)
+            await self._leftovers.pay(held, read)
         commit = end_unread(held.state, inbound, self._environment.now(), self._environment.new_id)
         assert commit is not None
         held.given = {one.key: one for one in to_it}
@@ -323,92 +191,10 @@ class Adopter:
         await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in left))
         return True
 
-    # -- finishing what was left -----------------------------------------------------------------------
-
-    async def _finished(self, held: Held, read: Read) -> Read:
-        state = held.state
-        if state.log is not None and not state.purging:
-            await self._roll_forward(held, state)
-            read = await self._read(held)
-        if not state.purging and not self._committer.has_sent(held):
-            await self._pay(held, read)
-        return read
-
-    async def _roll_forward(self, held: Held, state: State) -> None:
-        assert state.log is not None
-        rows = await self._formats.redo_log(state.log)
-
-        def encode(event: AnyEvent, ordinal: int, more: RowExtra):  # type: ignore[no-untyped-def]
-            assert state.projection is not None
-            return self._formats.event_values(
-                held.instance_id, event, state.projection.execution_id, ordinal, more, blobs
-            )
-
-        blobs: list[Blob] = []
-        parts = log_parts(held.partition_key, rows, state, encode, self._committer.chance)
-        await asyncio.gather(*(self._formats.put_blob(blob) for blob in blobs))
-        for part in parts:
-            await self._must(held, part, "its redo log is rolled forward")
-        await self._formats.delete_blob(state.log)
-
-    async def _must(self, held: Held, part: Part, what: str) -> None:
-        if await self._committer.write_part(held, part) is not CommitResult.COMMITTED:
-            raise StoreUnavailable(f"instance {held.instance_id!r} changed while {what}; it is read anew")
-
-    async def _pay(self, held: Held, read: Read) -> None:
-        """Send what is owed; doubles are known.  The next commit clears it from the sentinel."""
-        await self._poster.send(held, await self._owed(held, read))
-        self._committer.note_sent(held)
-
-    async def _owed(self, held: Held, read: Read) -> list[Outgoing]:
-        """All that the sentinel names as owed, from the rows and the extra rows, as it was sent the first time."""
-        found: list[Outgoing] = []
-        run_here = set(places(held.state.local))
-        extras = {row.key: row for row in read.partition.extras}
-        projection = read.projection
-        answered = answered_ids(read.events)
-        for owed in held.state.owed:
-            extra = extras.get(owed_key(owed.episode)) if owed.extra else None
-            if extra is not None:
-                found += beside_rows(held.instance_id, owed, await self._formats.extra_in(extra))
-            if projection is None or projection.execution_id != owed.execution:
-                continue
-            for row in read.history[owed.first : owed.end]:
-                if (owed.execution, row.ordinal) in run_here:
-                    continue
-                one = asked_by_row(projection, held.dialect, owed, row.ordinal, row.event, row.more)
-                if one is not None and row.event.event_id not in answered:
-                    found.append(one)
-        return found
-
-    async def queue_local(self, held: Held, read: Read) -> None:
-        """Put the activities that ran on the host that scheduled them into the work-item queue (rule 16)."""
-        projection, answered = read.projection, answered_ids(read.events)
-        if projection is None or not held.state.local:
-            return
-        found: list[Outgoing] = []
-        for local in held.state.local:
-            owed = Owed(local.execution, local.episode, 0, 0)
-            for row in (read.history[at] for at in local.ordinals if local.execution == projection.execution_id):
-                one = asked_by_row(projection, held.dialect, owed, row.ordinal, row.event, row.more)
-                if one is not None and row.event.event_id not in answered:
-                    found.append(one)
-        await self._poster.send(held, found)
-
     async def settle_debt(self, held: Held) -> None:
         """What a held instance owes is paid, and goes from its sentinel: nobody pays it once more."""
         async with held.busy:
             await self._committer.clear_debt(held)
-
-    async def clear_debt(self, held: Held, *, local: bool = False) -> None:
-        """Nothing is run that would clear what was just paid: two that have ended would pay each other for ever.
-
-        With `local` what ran on the host that scheduled it goes too (`queue_local`).
-        """
-        if not await self._committer.clear_debt(held, local=local):
-            raise StoreUnavailable(
-                f"instance {held.instance_id!r} changed while its debts are cleared; it is read anew"
-            )
 
     # -- what runs on the host that scheduled it (rule 16) -----------------------------------------------
 
@@ -552,15 +338,11 @@ class Adopter:
         state, parents = held.state, parents_of([] if started is None else [started])
         over = [one for one in decided.give if one.kept is None and not is_meant(one.event, parents)]
         looked_at = all(is_wake(one.event) for one in decided.give) and state.condition is None
-        if decided.run is Run.EXISTING and looked_at and not state.woken and not self.is_unfinished(read):
+        if decided.run is Run.EXISTING and looked_at and not state.woken and not read.is_unfinished:
             # Whatever was to be finished has been.
             over = decided.give
         decided.give = [one for one in decided.give if one not in over]
         await asyncio.gather(*(self._mail.delete(one.key) for one in over))
-
-    @staticmethod
-    def is_unfinished(read: Read) -> bool:
-        return read.sentinel is not None and not read.sentinel.complete and read.sentinel.state.rows > 0
 
     async def refuse(self, held: Held, start: Arrived) -> None:
         """Tell the parent of a child that its id is taken."""
@@ -583,7 +365,7 @@ class Adopter:
                 previous=held.state.episode,
             )
             part = Part(operations=writes, state=state, execution_id=execution, complete=False, aside=True)
-            await self._must(held, part, "messages are kept for it")
+            await self._committer.must_write(held, part, "messages are kept for it")
 
     async def _keep_for_worker(self, held: Held, read: Read, decided: Decided) -> None:
         """Nobody here has its code: its messages wait beside its history, its start among them."""
@@ -604,7 +386,7 @@ class Adopter:
         if decided.run is Run.START:
             return self._started_anew(held, read, decided)
         state = held.state
-        unfinished = self.is_unfinished(read)
+        unfinished = read.is_unfinished
         if decided.run is Run.NOTHING and not ((unfinished or state.woken) and _lives(read.projection)):
             return None
         if not decided.give and decided.run is Run.EXISTING and not unfinished and not state.woken:
@@ -666,23 +448,3 @@ def _lives(projection: Projection | None) -> bool:
 
 def _inbound(one: Arrived) -> InboundMessage:
     return InboundMessage(event=one.event, key=one.key, execution_id=one.execution_id, scheduled=one.scheduled)
-
-
-_ANSWERS = (
-    TaskCompleted,
-    TaskFailed,
-    TimerFired,
-    SubOrchestrationInstanceCompleted,
-    SubOrchestrationInstanceFailed,
-)
-
-
-def answered_ids(events: Sequence[AnyEvent]) -> set[int]:
-    """The task ids that have an answer: what asked for them need not be sent again."""
-    found: set[int] = set()
-    for event in events:
-        if isinstance(event, _ANSWERS):
-            found.add(event.timer_id if isinstance(event, TimerFired) else event.task_scheduled_id)
-        elif isinstance(event, SCHEDULING_EVENTS):
-            found.discard(event.event_id)
-    return found

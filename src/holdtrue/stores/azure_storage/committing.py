@@ -16,7 +16,7 @@ from holdtrue.core.events import Ticks, encode_events
 from holdtrue.core.messages import ActivityTask, OutboundMessage
 from holdtrue.core.projection import Condition
 from holdtrue.stores.decisions import recursive_end, taken_by
-from holdtrue.stores.errors import StoreError
+from holdtrue.stores.errors import StoreError, StoreUnavailable
 from holdtrue.stores.protocol import CommitOutcome, CommitResult, Committing, Lease
 
 from . import readback
@@ -307,6 +307,11 @@ class Committer:
             if result is not CommitResult.COMMITTED:
                 return result
         return CommitResult.COMMITTED
+
+    async def must_write(self, held: Held, part: Part, what: str) -> None:
+        """Write a part; raises StoreUnavailable where another has written meanwhile."""
+        if await self.write_part(held, part) is not CommitResult.COMMITTED:
+            raise StoreUnavailable(f"instance {held.instance_id!r} changed while {what}; it is read anew")
 
     async def write_part(self, held: Held, part: Part) -> CommitResult:
         """One transaction under If-Match, read back where its answer leaves it open."""

@@ -35,7 +35,7 @@ from .host_rows import HostRows
 from .local import places
 from .progress import Report, Reports
 from .reading import Reader
-from .verdicts import names_newer_start
+from .verdicts import names_newer_start, stands
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -70,7 +70,7 @@ class Listing:
             self._access.history_partition(instance_id), self._access.instances_row(instance_id)
         )
         sentinel = partition.sentinel
-        if sentinel is None or not sentinel.has_history or sentinel.state.purging:
+        if not stands(sentinel, row):
             return [], set()
         if row is not None and names_newer_start(self._formats.row_view(row), sentinel):
             return [], set()

@@ -23,7 +23,7 @@ from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
 from holdtrue.stores.protocol import CommitResult, Committing, Lease, LockedInstance
 
 from .access import Access
-from .adopting import Adopter, Read, answered_ids
+from .adopting import Adopter
 from .arrivals import Arrived, doubles, is_wake
 from .committing import Committer
 from .dead_letters import DeadLetters
@@ -34,7 +34,9 @@ from .formats import LONGEST_DELAY, Formats, arrived_as
 from .holding import Held, Keys
 from .hosting import Hosting
 from .keeping import PREFIX, read_kept
+from .leftovers import Leftovers, answered_ids
 from .listing import Listing
+from .loading import Read
 from .mail import MOST_A_GET, Mail
 from .partitions import HubServed
 from .posting import Poster
@@ -107,6 +109,7 @@ class Settler:
         mail: Mail,
         poster: Poster,
         committer: Committer,
+        leftovers: Leftovers,
         adopter: Adopter,
         listing: Listing,
         letters: DeadLetters,
@@ -125,6 +128,7 @@ class Settler:
         self._mail = mail
         self._poster = poster
         self._committer = committer
+        self._leftovers = leftovers
         self._adopter = adopter
         self._listing = listing
         self._letters = letters
@@ -209,7 +213,7 @@ class Settler:
     async def _take(self, name: str) -> tuple[Held, Read]:
         """An instance, its debts paid, in hand."""
         self._tokens += 1
-        return await self._adopter.read(name, Lease(self._keys.of(name), self._tokens))
+        return await self._leftovers.read(name, Lease(self._keys.of(name), self._tokens))
 
     async def _finish(self, name: str) -> None:
         try:
@@ -223,10 +227,10 @@ class Settler:
         if read.sentinel is not None and read.sentinel.state.purging:
             await self._eraser.erase(name, read.sentinel)
             held, read = await self._take(name)
-        await self._adopter.queue_local(held, read)
-        await self._adopter.clear_debt(held, local=True)
+        await self._leftovers.queue_local(held, read)
+        await self._leftovers.clear_debt(held, local=True)
         obstacle = _obstacle(held, read)
-        if obstacle is None and (self._adopter.is_unfinished(read) or held.state.woken):
+        if obstacle is None and (read.is_unfinished or held.state.woken):
             obstacle = await self._finish_episode(name, held)
             if obstacle is None:
                 return await self._finish(name)

@@ -55,7 +55,9 @@ from .holding import Keys
 from .host_rows import HostRows
 from .hosting import Hosting
 from .http.connection import Reopening
+from .leftovers import Leftovers
 from .listing import Listing
+from .loading import Loader
 from .local_runs import LocalRuns, Runs
 from .mail import Mail
 from .names import HubNames
@@ -136,14 +138,17 @@ class AzureStorageStore:
         )
         listing = self._listing = Listing(access, formats, reader, reports, hosts)
         terminator = Terminator(poster, reader, listing)
+        loader = Loader(access, formats, eraser)
+        leftovers = self._leftovers = Leftovers(access, formats, loader, poster, committer)
         adopter = Adopter(
             access,
             formats,
             mail,
             poster,
             committer,
+            loader,
+            leftovers,
             self._rows,
-            eraser,
             letters,
             waiting,
             terminator,
@@ -158,7 +163,6 @@ class AzureStorageStore:
             clear_debt=committer.clear_debt,
             is_mine=self._is_mine,
         )
-        postbox = Postbox(formats, mail, letters)
         self._taking = Taking(access, formats, mail, adopter, self._afterwards, postbox, keys, self._settings, local)
         self._starter = Starter(access, formats, poster, reader)
         self._sender = Sender(access, formats, poster, reader, terminator)
@@ -342,6 +346,7 @@ class AzureStorageStore:
                 self._mail,
                 self._poster,
                 self._committer,
+                self._leftovers,
                 self._adopter,
                 self._listing,
                 self._letters,

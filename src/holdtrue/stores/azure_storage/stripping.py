@@ -10,11 +10,12 @@ from holdtrue.stores.errors import StoreUnavailable
 from holdtrue.stores.protocol import CommitResult
 
 from .access import Access, is_conflict
-from .adopting import Adopter, Read
+from .adopting import Adopter
 from .committing import Committer
 from .formats import Formats
 from .holding import Held
 from .instances_row import custom_status_text
+from .loading import Read
 from .names import SENTINEL
 from .payloads import Payloads
 from .planning import MOST_OPERATIONS, Part

@@ -5,6 +5,7 @@ transaction joins them; what they say together is judged here.  Pure.
 """
 
 from enum import StrEnum
+from typing import TypeGuard
 
 import msgspec
 
@@ -59,7 +60,7 @@ def judge(
     `sentinel_was_read_after` that it was the other way round, `both_again` that row and sentinel were read in this
     order once before, and the row was not Pending then.
     """
-    if sentinel is None or sentinel.state.purging or not sentinel.has_history:
+    if not stands(sentinel, row):
         if not row_was_read_after:
             # Also where there is no row yet: what the sentinel's absence says holds for a later row only.
             return Told.ROW_AGAIN
@@ -69,8 +70,6 @@ def judge(
             return Told.ROW
         # Terminated: by .NET while it waited; or its first commit has come since, which ended it.
         return Told.ROW if row.status is Status.TERMINATED and both_again else Told.IN_DOUBT
-    if was_purged(row, sentinel):
-        return Told.NOT_FOUND if row_was_read_after else Told.ROW_AGAIN
     if row is None or row.execution_id in ("", sentinel.execution_id):
         return _sentinel_or_history(row, sentinel)
     if not names_newer_start(row, sentinel):
@@ -83,6 +82,13 @@ def judge(
         # Its history stands before its row says that it runs, or has ended.
         return Told.SENTINEL_AGAIN
     return Told.ROW if row.status is Status.TERMINATED else Told.IN_DOUBT
+
+
+def stands(sentinel: Sentinel | None, row: object | None) -> TypeGuard[Sentinel]:
+    """Whether an execution has begun under the id, and is there: a history that counts, which nobody purges."""
+    if sentinel is None or not sentinel.has_history or sentinel.state.purging:
+        return False
+    return not was_purged(row, sentinel)
 
 
 def was_purged(row: object | None, sentinel: Sentinel) -> bool:
