@@ -276,6 +276,17 @@ class Access:
         """Delete a row of the hub's own table; false where there was none."""
         return await self.delete_row(self.names.own, operation)
 
+    async def delete_unchanged(self, table: str, row: Row) -> bool:
+        """Delete a row as it was read, if it is there; false where it has changed since."""
+        operation = Operation(do=Do.DELETE, partition=row.partition, key=row.key, etag=row.etag)
+        try:
+            await self.write(table, operation)
+        except NotThere:
+            pass
+        except Conflict:
+            return False
+        return True
+
     async def delete_row(self, table: str, operation: Operation) -> bool:
         """Delete a row; false where there was none."""
         try:

@@ -25,6 +25,7 @@ from .formats import Formats
 from .listing import Listing
 from .names import SENTINEL
 from .progress import Reports
+from .purged_starts import PurgedStarts
 from .reading import Reader
 from .sentinel import Sentinel, State, state_values
 from .service import BlobInfo, Conflict, Do, NotThere, Operation, Row
@@ -39,7 +40,14 @@ class Purger:
     """Purges instances."""
 
     def __init__(
-        self, access: Access, formats: Formats, reader: Reader, listing: Listing, reports: Reports, eraser: Eraser
+        self,
+        access: Access,
+        formats: Formats,
+        reader: Reader,
+        listing: Listing,
+        reports: Reports,
+        eraser: Eraser,
+        purged: PurgedStarts,
     ) -> None:
         self._access = access
         self._formats = formats
@@ -47,6 +55,7 @@ class Purger:
         self._listing = listing
         self._reports = reports
         self._eraser = eraser
+        self._purged = purged
 
     async def purge(self, instance_ids: Sequence[str], *, recursive: bool) -> Purged:
         """Delete ended instances, with all below them that have ended."""
@@ -105,14 +114,8 @@ class Purger:
 
     async def _delete_row(self, row: Row) -> bool:
         """Delete an instances row as it was read; false where it has changed since."""
-        operation = Operation(do=Do.DELETE, partition=row.partition, key="", etag=row.etag)
-        try:
-            await self._access.write(self._access.names.instances, operation)
-        except NotThere:
-            pass
-        except Conflict:
-            return False
-        return True
+        await self._purged.note(row)
+        return await self._access.delete_unchanged(self._access.names.instances, row)
 
     async def _purge_unread(self, instance_id: str) -> bool:
         """Purge an instance by the keys of its rows, whatever they say; false where it has changed meanwhile.

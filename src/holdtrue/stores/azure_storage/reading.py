@@ -18,6 +18,7 @@ from .access import Access
 from .formats import Formats
 from .host_rows import HostRows
 from .payloads import Payloads
+from .purged_starts import PurgedStarts, came_late
 from .sentinel import Sentinel, record_of
 from .service import Row
 from .verdicts import RowView, Told, judge
@@ -45,11 +46,12 @@ class Standing(msgspec.Struct, kw_only=True):
 class Reader:
     """Reads statuses."""
 
-    def __init__(self, access: Access, formats: Formats, hosts: HostRows) -> None:
+    def __init__(self, access: Access, formats: Formats, hosts: HostRows, purged: PurgedStarts) -> None:
         self._access = access
         self._formats = formats
         self._payloads = Payloads(formats)
         self._hosts = hosts
+        self._purged = purged
 
     async def records(self, instance_ids: Sequence[str]) -> list[InstanceRecord | None]:
         """The verified records.  Raises StoreCorrupt where one of them cannot be read."""
@@ -135,6 +137,8 @@ class Reader:
                 stands = row is not None and row.etag == before
                 row_after, sentinel_after = True, False
                 continue
+            if told is Told.ROW and row is not None and view is not None and came_late(row, view):
+                told = Told.NOT_FOUND if await self._purged.has(row, view) else told
             record = await self._record(instance_id, told, row, view, sentinel)
             if record is None and told is Told.SENTINEL:
                 # Its first row went between the two reads: another execution stands there now.

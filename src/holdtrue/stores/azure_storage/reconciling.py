@@ -22,6 +22,7 @@ from .access import Access
 from .ended import COLUMNS, Ended, Gathering, Rule, terminated_since, was_terminated_since
 from .formats import Formats
 from .posting import Poster
+from .purged_starts import PurgedStarts
 from .reading import Reader, Standing
 from .service import Any as AnyOf
 from .service import Filter, Instant, Row, RowPage
@@ -67,6 +68,7 @@ class Reconciler:
         formats: Formats,
         reader: Reader,
         poster: Poster,
+        purged: PurgedStarts,
         is_mine: Callable[[int], bool],
         pace: Pace,
         *,
@@ -76,6 +78,7 @@ class Reconciler:
         self._formats = formats
         self._reader = reader
         self._poster = poster
+        self._purged = purged
         self._is_mine = is_mine
         self._beside_dotnet = beside_dotnet
         self._pace = pace
@@ -200,16 +203,21 @@ class Reconciler:
         now = self._access.environment.now()
         if standing.told is Told.ROW:
             await self._start(name, standing, now)
+        elif standing.told is Told.NOT_FOUND and standing.row is not None:
+            await self._purged.delete(standing.row)
         elif standing.record is not None and standing.sentinel is not None:
             await self._begun(name, standing, now)
 
     async def _start(self, name: str, standing: Standing, now: Ticks) -> None:
         """A start that waits: its message is put again, in case that it never was (doubles are known)."""
-        row, record = standing.row, standing.record
-        if row is None or record is None or record.projection.status is not Status.PENDING:
+        row, view, record = standing.row, standing.view, standing.record
+        if row is None or view is None or record is None or record.projection.status is not Status.PENDING:
             return
         due = record.projection.scheduled_start
         if now - row.timestamp < self._fresh or (due is not None and due > now - self._fresh):
+            return
+        if await self._purged.has(row, view):
+            await self._purged.delete(row)
             return
         log.info("instance %r waits for its start message since a while: it is put again", name)
         await self._poster.start(await self._formats.waiting_start(row, name))

@@ -66,6 +66,7 @@ from .partitions import OUR_PREFIX
 from .postbox import Postbox
 from .posting import Poster
 from .progress import Reports
+from .purged_starts import PurgedStarts
 from .purging import Purger
 from .reading import Reader
 from .reconciling import Pace, Reconciler
@@ -125,7 +126,8 @@ class AzureStorageStore:
         poster = self._poster = Poster(access, formats, self._posted)
         hosts = self._hosts = HostRows(access)
         reports = Reports(access, formats)
-        reader = self._reader = Reader(access, formats, hosts)
+        purged = PurgedStarts(access, formats)
+        reader = self._reader = Reader(access, formats, hosts, purged)
         eraser = self._eraser = Eraser(access, formats)
         self._rows = RowWriter(access, formats, eraser)
         letters = self._letters = DeadLetters(access, formats)
@@ -173,13 +175,14 @@ class AzureStorageStore:
             formats,
             reader,
             poster,
+            purged,
             self._is_mine,
             pace or self._settings.pace(),
             beside_dotnet=self._settings.beside_dotnet,
         )
         self._adopter = adopter
         self._committer = committer
-        self._purger = Purger(access, formats, reader, listing, reports, eraser)
+        self._purger = Purger(access, formats, reader, listing, reports, eraser, purged)
 
     @property
     def location(self) -> None:

@@ -1,0 +1,161 @@
+"""The insert of a start's row that arrives when a second try of it has run and was purged begins nothing (rule 10)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import holdtrue
+from holdtrue.stores.azure_storage.purged_starts import PARTITION
+from holdtrue.stores.azure_storage.service import Conflict, Do, Operation, Row, Unsure
+from holdtrue.stores.azure_storage.settings import AzureStorageSettings
+from holdtrue.stores.azure_storage.store import AzureStorageStore
+from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.storage_model import StorageModel
+from tests.unit.azure_storage.stages import played
+
+SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0)
+INSTANCES, OWN = "AgainInstances", "AgainHoldtrue"
+
+app = holdtrue.App()
+ran: list[str] = []
+
+
+@app.activity
+async def note(ctx: holdtrue.ActivityContext, text: str) -> str:
+    ran.append(text)
+    return text
+
+
+@app.orchestrator
+async def one_step(ctx: holdtrue.OrchestrationContext, text: str) -> str:
+    return await ctx.call_activity(note, input=text)
+
+
+class Stage:
+    """An account where the inserts of starts get lost: as many as `lose` says, by whether each is done all the same."""
+
+    def __init__(self) -> None:
+        self.account = StorageModel(SimulatedEnvironment(1))
+        self.lose: list[bool] = []
+        self.lost: list[Operation] = []
+        tables: Any = self.account.tables
+        self.write = tables.write
+
+        async def write(table: str, operation: Operation) -> Any:
+            if table == INSTANCES and operation.do is Do.INSERT and self.lose:
+                if self.lose.pop(0):
+                    await self.write(table, operation)
+                else:
+                    self.lost.append(operation)
+                raise Unsure("no answer in time")
+            return await self.write(table, operation)
+
+        tables.write = write
+
+    async def arrive(self) -> None:
+        """The first insert that was lost comes after all."""
+        await self.write(INSTANCES, self.lost.pop(0))
+
+    async def rows(self, table: str = INSTANCES) -> list[Row]:
+        found: list[Row] = []
+        token: str | None = None
+        while True:
+            page = await self.account.tables.query(table, token=token)
+            found += page.rows
+            token = page.token
+            if token is None:
+                return found
+
+
+def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Callable[[], None]:
+    def make() -> tuple[Stage, AzureStorageStore]:
+        ran.clear()
+        stage = Stage()
+        return stage, AzureStorageStore(stage.account, "Again", environment=SimulatedEnvironment(7), settings=SETTINGS)
+
+    return played(test, app, make)
+
+
+async def begins_nothing(stage: Stage, client: holdtrue.Client) -> None:
+    """What arrives reads as nothing at once, and is gone after a look at it; nothing is run a second time."""
+    await stage.arrive()
+    assert len(await stage.rows()) == 1
+    assert await client.get_status("i") is None
+    assert [one async for one in client.query()] == []
+    await asyncio.sleep(300)
+    assert await client.get_status("i") is None
+    assert not await stage.rows()
+    assert ran == ["a"]
+
+
+@on_stage
+async def test_the_first_try_of_a_purged_start_begins_nothing(stage: Stage, client: holdtrue.Client) -> None:
+    stage.lose = [False]
+    await client.start(one_step, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    await client.purge("i")
+    await asyncio.sleep(60)
+    await begins_nothing(stage, client)
+
+
+@on_stage
+async def test_one_of_two_unanswered_tries_was_done_and_the_other_comes_later(
+    stage: Stage, client: holdtrue.Client
+) -> None:
+    stage.lose = [False, True]
+    await client.start(one_step, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    await client.purge("i")
+    await asyncio.sleep(60)
+    await begins_nothing(stage, client)
+
+
+@on_stage
+async def test_the_same_id_starts_anew_beside_it(stage: Stage, client: holdtrue.Client) -> None:
+    stage.lose = [False]
+    await client.start(one_step, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    await client.purge("i")
+    await asyncio.sleep(2)
+    await stage.arrive()
+    # Over the row that came late, which counts for nothing.
+    await client.start(one_step, input="b", instance_id="i")
+    assert (await client.wait_for_completion("i")).output == "b"
+    await asyncio.sleep(300)
+    status = await client.get_status("i")
+    assert status is not None and status.output == "b" and ran == ["a", "b"]
+
+
+@on_stage
+async def test_what_was_not_purged_is_refused_by_its_row(stage: Stage, client: holdtrue.Client) -> None:
+    stage.lose = [False]
+    await client.start(one_step, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    with pytest.raises(Conflict):
+        await stage.arrive()
+
+
+@on_stage
+async def test_a_purge_of_what_was_answered_at_once_notes_nothing(stage: Stage, client: holdtrue.Client) -> None:
+    stage.lose = [True]  # done, and its answer was lost: no copy of it is on its way
+    await client.start(one_step, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    await client.purge("i")
+    assert await noted(stage) == 0
+
+
+@on_stage
+async def test_notes_that_nothing_can_come_of_any_more_go_with_the_next(stage: Stage, client: holdtrue.Client) -> None:
+    for _ in range(2):
+        stage.lose = [False]
+        await client.start(one_step, input="a", instance_id="i")
+        await client.wait_for_completion("i")
+        await client.purge("i")
+        await asyncio.sleep(1_260)
+    assert await noted(stage) == 1
+
+
+async def noted(stage: Stage) -> int:
+    return sum(row.partition == PARTITION for row in await stage.rows(OWN))
