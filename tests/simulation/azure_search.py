@@ -154,16 +154,20 @@ def points(
     *,
     kinds: tuple[str, ...] = ("",),
     seconds: float | None = None,
+    parts: tuple[str, ...] = ("",),
 ) -> list[CallFault]:
     """Every single fault of a fixed scenario: each call of a run without faults, but for the polls that found nothing
     and what comes after the last write of an instance, with each mishap that would show.
 
-    `kinds` are beginnings of the calls' verbs, `seconds` how long each takes where it is not as usual.
+    `kinds` are beginnings of the calls' verbs, `seconds` how long each takes where it is not as usual,
+    `parts` beginnings of the names of those who make them.
     """
     cluster = _without_faults(name)
     found = []
     for number, call in enumerate(cluster.calls[: cluster.last_write]):
         if (call.verb == "queues.take" and number not in cluster.fruitful) or not call.verb.startswith(kinds):
+            continue
+        if not call.part.startswith(parts):
             continue
         for mishap in mishaps:
             if (mishap in OF_WRITES and call.verb in READS) or (mishap in HOSTS_ONLY and not call.part.startswith("h")):
@@ -181,11 +185,13 @@ READ_BACK_SECONDS = 5.0
 
 
 class Search(NamedTuple):
-    """Which single faults are tried in a fixed scenario: mishaps, beginnings of verbs, seconds where not as usual."""
+    """Which single faults are tried in a fixed scenario: mishaps, beginnings of verbs, seconds where not as usual,
+    beginnings of the names of those who call."""
 
     mishaps: tuple[Mishap, ...]
     kinds: tuple[str, ...] = ("",)
     seconds: float | None = None
+    parts: tuple[str, ...] = ("",)
 
 
 DEATHS = (Mishap.CRASH_AFTER, Mishap.PAUSE_AFTER)
@@ -206,6 +212,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     "deadly": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "queues.put")),),
     "gone": (
         Search((Mishap.LATE, Mishap.DOUBLED), ("tables.transact",), 60.0),
+        Search((Mishap.LATE, Mishap.DOUBLED), ("tables.write",), 60.0, ("user",)),
         Search((Mishap.SLOW, Mishap.LOST), ("tables.transact",)),
     ),
     "ticking": (Search((Mishap.SLOW,), ("tables.write", "tables.get"), 5.0),),
@@ -223,7 +230,7 @@ def singles(name: str) -> list[CallFault]:
     return [
         fault
         for search in SEARCHES[name]
-        for fault in points(name, search.mishaps, kinds=search.kinds, seconds=search.seconds)
+        for fault in points(name, search.mishaps, kinds=search.kinds, seconds=search.seconds, parts=search.parts)
     ]
 
 

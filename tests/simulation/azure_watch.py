@@ -38,7 +38,7 @@ class Entry:
         self.history: list[ev.AnyEvent] = []
         self.execution = ""
         self.followed: set[str] = set()
-        """Executions that others have followed."""
+        """Executions that others have followed, or that were purged."""
         self.episode = ""
         self.faces: list[tuple[int, Face]] = []
         self.row_since: int | None = None
@@ -58,6 +58,13 @@ class Entry:
         before = [index for index, (moment, _) in enumerate(self.faces) if moment <= since]
         shown = [one for _, one in self.faces[before[-1] :]] if before else [None]
         return all(one is not None and one[STATUS_AT] in wanted for one in shown)
+
+
+def _is_copy(row: RowView, entry: Entry, sentinel: Sentinel | None) -> bool:
+    """Whether a row is a copy of that of a start which is over."""
+    if row.status is not Status.PENDING or (sentinel is not None and sentinel.execution_id == row.execution_id):
+        return False
+    return row.execution_id in entry.followed
 
 
 class Watch:
@@ -131,6 +138,8 @@ class Watch:
         before = entry.projection
         projection: Projection | None = None
         view = None if row is None else self._formats.row_view(row)
+        if view is not None and name not in self._dotnet and _is_copy(view, entry, sentinel):
+            view = None  # nothing waits
         if history and sentinel is not None:
             projection = self._folded(name, entry, sentinel, history, view)
         if sentinel is not None:
@@ -142,6 +151,8 @@ class Watch:
             check_local(name, self._model, self._names, sentinel, projection, history)
             entry.episode, entry.execution, entry.history = sentinel.state.episode, sentinel.execution_id, history
         else:
+            if entry.execution:
+                entry.followed.add(entry.execution)
             entry.episode, entry.execution, entry.history = "", "", []
         waits = view is not None and view.status in (Status.PENDING, Status.TERMINATED)
         if waits and (projection is None or (sentinel is not None and names_newer_start(view, sentinel))):
@@ -237,7 +248,7 @@ class Watch:
             )
 
     def _nothing_begins_twice(self, name: str, entry: Entry, sentinel: Sentinel) -> None:
-        """An execution that another has followed does not come again: a start runs once."""
+        """An execution that another has followed, or that was purged, does not come again: a start runs once."""
         if sentinel.execution_id == entry.execution:
             return
         if sentinel.execution_id in entry.followed and name not in self._dotnet:

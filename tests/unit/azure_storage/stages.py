@@ -27,7 +27,7 @@ def played(
             settings = HostSettings(name="h", retention=False, schedules=False)
             host = holdtrue.Host(app, store, settings=settings, environment=SimulatedEnvironment(2))
             await host.start()
-            async with asyncio.timeout(3_600):
+            async with asyncio.timeout(7_200):
                 await test(stage, host.client)
             await host.stop()
 

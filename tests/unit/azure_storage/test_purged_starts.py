@@ -1,4 +1,4 @@
-"""The insert of a start's row that arrives when a second try of it has run and was purged begins nothing (rule 10)."""
+"""A copy of a start's insert that arrives when its instance has run and was purged begins nothing (rule 10)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,6 +33,14 @@ async def one_step(ctx: holdtrue.OrchestrationContext, text: str) -> str:
     return await ctx.call_activity(note, input=text)
 
 
+@app.orchestrator
+async def twice(ctx: holdtrue.OrchestrationContext, text: str | None) -> str | None:
+    if text is None:
+        return None
+    await ctx.call_activity(note, input=text)
+    ctx.continue_as_new(None)
+
+
 class Stage:
     """An account where the inserts of starts get lost: as many as `lose` says, by whether each is done all the same."""
 
@@ -40,6 +48,7 @@ class Stage:
         self.account = StorageModel(SimulatedEnvironment(1))
         self.lose: list[bool] = []
         self.lost: list[Operation] = []
+        self.inserted: list[Operation] = []
         tables: Any = self.account.tables
         self.write = tables.write
 
@@ -50,6 +59,8 @@ class Stage:
                 else:
                     self.lost.append(operation)
                 raise Unsure("no answer in time")
+            if table == INSTANCES and operation.do is Do.INSERT:
+                self.inserted.append(operation)
             return await self.write(table, operation)
 
         tables.write = write
@@ -138,23 +149,43 @@ async def test_what_was_not_purged_is_refused_by_its_row(stage: Stage, client: h
 
 
 @on_stage
-async def test_a_purge_of_what_was_answered_at_once_notes_nothing(stage: Stage, client: holdtrue.Client) -> None:
-    stage.lose = [True]  # done, and its answer was lost: no copy of it is on its way
+async def test_an_insert_that_was_made_twice_on_its_way_begins_nothing_the_second_time(
+    stage: Stage, client: holdtrue.Client
+) -> None:
     await client.start(one_step, input="a", instance_id="i")
+    stage.lost = [stage.inserted[0]]
     await client.wait_for_completion("i")
     await client.purge("i")
-    assert await noted(stage) == 0
+    await asyncio.sleep(60)
+    await begins_nothing(stage, client)
 
 
 @on_stage
-async def test_notes_that_nothing_can_come_of_any_more_go_with_the_next(stage: Stage, client: holdtrue.Client) -> None:
-    for _ in range(2):
-        stage.lose = [False]
-        await client.start(one_step, input="a", instance_id="i")
-        await client.wait_for_completion("i")
-        await client.purge("i")
-        await asyncio.sleep(1_260)
+async def test_the_insert_of_what_went_on_as_another_execution_begins_nothing(
+    stage: Stage, client: holdtrue.Client
+) -> None:
+    stage.lose = [False]
+    await client.start(twice, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    await client.purge("i")
+    await asyncio.sleep(60)
+    await begins_nothing(stage, client)
+
+
+@on_stage
+async def test_what_began_long_ago_needs_no_note_and_notes_go_when_they_are_past(
+    stage: Stage, client: holdtrue.Client
+) -> None:
+    await client.start(one_step, input="a", instance_id="old")
+    await asyncio.sleep(1_260)
+    await client.purge("old")
+    assert await noted(stage) == 0
+    await client.start(one_step, input="a", instance_id="young")
+    await client.wait_for_completion("young")
+    await client.purge("young")
     assert await noted(stage) == 1
+    await asyncio.sleep(3_000)
+    assert await noted(stage) == 0
 
 
 async def noted(stage: Stage) -> int:

@@ -57,21 +57,17 @@ class HistoryRow(msgspec.Struct, frozen=True):
     more: RowExtra = RowExtra()
 
 
-class CopyOfStart(msgspec.Struct, frozen=True, array_like=True):
-    """Until when another insert of this execution's row, which was not answered, may arrive."""
-
-    execution: str
-    until: Ticks
-
-
 class StartOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What of a start .NET's row has no column for; `started` where the columns tell another (without its input)."""
+    """What of a start .NET's row has no column for; `started` where the columns tell another (without its input).
+
+    `execution` is the start's own: the row's is that of the last continue-as-new.
+    """
 
     dialect: str = "dotnet"
     deadline: Ticks | None = None
     event: OutboundMessage | None = None
     started: ev.ExecutionStarted | None = None
-    copy: CopyOfStart | None = None
+    execution: str = ""
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
@@ -345,11 +341,8 @@ class Formats:
             return (True, event.input) if isinstance(event, ev.ExecutionStarted) else (False, None)
         return True, text
 
-    async def start_row(self, start: Start, *, copy_until: Ticks | None = None) -> dict[str, Value | None]:
-        """The row of a start; an input that is too large for it is written as a blob.
-
-        `copy_until` is until when another insert of it may arrive.
-        """
+    async def start_row(self, start: Start) -> dict[str, Value | None]:
+        """The row of a start; an input that is too large for it is written as a blob."""
         started: ev.ExecutionStarted = start.started
         # Each try has a blob of its own: a purge of what stood there before may still delete that of an earlier one.
         attempt = f"{started.execution_id}-{self._random.getrandbits(32):08x}"
@@ -365,14 +358,10 @@ class Formats:
         )
         bare = msgspec.structs.replace(started, input=None)
         told = read_row(values).started(started.instance_id, None)
-        copy = None if copy_until is None else CopyOfStart(started.execution_id, copy_until)
-        options = StartOptions(start.dialect, start.deadline, start.event, None if told == bare else bare, copy)
+        options = StartOptions(
+            start.dialect, start.deadline, start.event, None if told == bare else bare, started.execution_id
+        )
         return {**values, START_COLUMN: msgspec.json.encode(options).decode()}
-
-    def copy_values(self, options: StartOptions, execution: str, until: Ticks) -> dict[str, Value | None]:
-        """What says on a start's row that another insert of it may arrive until then."""
-        options = msgspec.structs.replace(options, copy=CopyOfStart(execution, until))
-        return {START_COLUMN: msgspec.json.encode(options).decode()}
 
     def rewound_row(self, now: Ticks) -> dict[str, Value | None]:
         """What a rewind changes at once."""

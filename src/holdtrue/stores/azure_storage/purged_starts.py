@@ -1,7 +1,7 @@
 """Starts that were purged while a copy of their row's insert may yet arrive: that copy begins nothing (rule 10).
 
-An insert has no ETag.  One that was not answered may come when a second try of it has run to its end and was purged;
-so the second try says on the row that there was a first, and a purge of such a row within that time is noted here.
+An insert has no ETag: one that was not answered, was made twice on its way, or is another host's for the same tick,
+may come when its instance has run and was purged.  So a purge of what began lately is noted here, before the row goes.
 """
 
 import logging
@@ -11,16 +11,17 @@ from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 
 from .access import Access
 from .dotnet_json import FormatError
-from .formats import CopyOfStart, Formats
-from .names import escape_key
+from .formats import Formats
 from .owing import derived_id
-from .service import ANY, Do, Instant, Operation, Row, Test
+from .service import ANY, All, Do, Instant, Operation, Row, Test
 from .verdicts import RowView
 
 log = logging.getLogger("holdtrue.azure_storage")
 
 PARTITION = "purged starts"
 UNTIL = "Until"
+COPY_TICKS: Ticks = 20 * 60 * TICKS_PER_SECOND
+"""For so long after a start a copy of it may arrive: a quarter of an hour in the service, and some for the clocks."""
 LATE_TICKS: Ticks = TICKS_PER_SECOND
 """A row that the service wrote so long after its start was made is looked up before it is believed."""
 
@@ -31,25 +32,17 @@ class PurgedStarts:
     def __init__(self, access: Access, formats: Formats) -> None:
         self._access = access
         self._formats = formats
+        self._tidy_at: Ticks = 0
 
     async def note(self, row: Row) -> None:
-        """The instance of this row is to be purged: before the row goes.  Notes that are past go too."""
+        """The instance of this row is to be purged: to be called before the row goes."""
         with suppress(FormatError):
             options = self._formats.start_options(row)
-            if options is not None and options.copy is not None:
-                await self._note(row, options.copy)
-
-    async def _note(self, row: Row, copy: CopyOfStart) -> None:
-        now = self._access.environment.now()
-        if copy.until < now:
-            return
-        key = _key(self._formats.instance_of(row), copy.execution)
-        for old in await self._access.query_own(Test("PartitionKey", "eq", PARTITION)):
-            until = old.values.get(UNTIL)
-            if isinstance(until, Instant) and until.ticks < now:
-                await self._access.delete_own(Operation(do=Do.DELETE, partition=PARTITION, key=old.key, etag=ANY))
-        values = {UNTIL: Instant(copy.until)}
-        await self._access.write_own(Operation(do=Do.REPLACE, partition=PARTITION, key=key, values=values))
+            until = self._formats.row_view(row).created_at + COPY_TICKS
+            if options is not None and options.execution and until > self._access.environment.now():
+                key = _key(self._formats.instance_of(row), options.execution)
+                operation = Operation(do=Do.REPLACE, partition=PARTITION, key=key, values={UNTIL: Instant(until)})
+                await self._access.write_own(operation)
 
     async def has(self, row: Row, view: RowView) -> bool:
         """Whether this row of a start that waits is a copy of one that was purged."""
@@ -61,6 +54,17 @@ class PurgedStarts:
         log.warning("instance %r was purged, and its start came once more: it begins nothing", row.partition)
         await self._access.delete_unchanged(self._access.names.instances, row)
 
+    async def tidy(self) -> None:
+        """Delete the notes of which no copy can come any more; to be called now and then."""
+        now = self._access.environment.now()
+        if now < self._tidy_at:
+            return
+        self._tidy_at = now + COPY_TICKS
+        past = All((Test("PartitionKey", "eq", PARTITION), Test(UNTIL, "lt", Instant(now))))
+        rows = await self._access.query_own(past, select=("PartitionKey", "RowKey"))
+        for row in rows:
+            await self._access.delete_own(Operation(do=Do.DELETE, partition=PARTITION, key=row.key, etag=ANY))
+
 
 def came_late(row: Row, view: RowView) -> bool:
     """Whether the service wrote a start's row so long after the start was made that it may be a copy of another."""
@@ -68,4 +72,4 @@ def came_late(row: Row, view: RowView) -> bool:
 
 
 def _key(instance_id: str, execution: str) -> str:
-    return escape_key(derived_id(instance_id, execution, "start", "purged"))
+    return derived_id(instance_id, execution, "start", "purged")

@@ -143,6 +143,7 @@ class Reconciler:
         for row in self._doubted:
             if self._is_on and self._is_for_us(row):
                 await self._look_at(row)
+        await self._purged.tidy()
 
     async def expired(self, rule: Rule, before: Ticks | None, keep: int | None, limit: int) -> list[str]:
         """Ended top-level instances that ended before, or beyond the newest so many; the oldest end first.

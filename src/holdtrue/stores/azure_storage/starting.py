@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from holdtrue.core.events import TICKS_PER_SECOND, Ticks
 from holdtrue.core.messages import Start
 from holdtrue.core.projection import Status
 from holdtrue.stores.decisions import not_started
@@ -27,8 +26,6 @@ from .service import Conflict, Do, NotThere, Operation, Refused, ServiceError
 log = logging.getLogger("holdtrue.azure_storage")
 
 TRIES = 12
-COPY_TICKS: Ticks = 20 * 60 * TICKS_PER_SECOND
-"""For so long an insert that was not answered may arrive: a quarter of an hour in the service, and some for us."""
 
 
 class Starter:
@@ -55,7 +52,6 @@ class Starter:
         unsure = False
         open_at: int | None = None
         """The generation of a write that was not answered."""
-        open_inserts = 0
         if await self._access.sentinel(started.instance_id) is None:
             # Most starts find nothing: the insert tells it.
             inserted = await self._insert(start)
@@ -64,7 +60,6 @@ class Starter:
                 return _created(None, start)
             unsure = inserted is None
             open_at = started.generation if unsure else None
-            open_inserts += unsure
         pause, tries, before = 0.1, 0, ""
         while tries < TRIES:
             standing = await self._reader.standing(started.instance_id)
@@ -81,9 +76,6 @@ class Starter:
                     )
             elif not before or view.execution_id != before:
                 # Ours: by an attempt before, or by one whose answer was lost.
-                if open_inserts > 1 and not await self._says_of_copies(start, standing):
-                    tries += 1
-                    continue
                 outcome = await self._accepted(standing, start, unsure, before)
                 if outcome is not None:
                     return outcome
@@ -97,7 +89,7 @@ class Starter:
             current = msgspec.structs.replace(start, started=msgspec.structs.replace(started, generation=generation))
             if standing.row is not None and wanted is not None and not await wanted():
                 return _not_wanted(standing, start)
-            done = await self._write(current, standing, copies=open_inserts > 0)
+            done = await self._write(current, standing)
             if done:
                 await self._poster.start(current)
                 if before:
@@ -106,7 +98,6 @@ class Starter:
             unsure = True
             if done is None:
                 open_at = generation
-                open_inserts += standing.row is None
             await self._access.environment.sleep(pause)
             pause = min(2.0, pause * 2)
         raise OutcomeUnknown(
@@ -114,14 +105,11 @@ class Starter:
             "accepted shows in its status. Try again with the same start id"
         )
 
-    async def _write(self, start: Start, standing: Standing, *, copies: bool) -> bool | None:
-        """Write the row of a start over what stands there; false where it has changed, None where that is not known.
-
-        `copies`: other inserts of it may arrive, and the row says so.
-        """
+    async def _write(self, start: Start, standing: Standing) -> bool | None:
+        """Write the row of a start over what stands there; false where it has changed, None where that is not known."""
         try:
             await self._access.service.tables.write(
-                self._access.names.instances, await self._operation(start, standing, copies)
+                self._access.names.instances, await self._operation(start, standing)
             )
         except ServiceError as error:
             if isinstance(error, NotThere) and error.code == "TableNotFound":
@@ -165,24 +153,9 @@ class Starter:
             )
         return not_started(CreateResult.ALREADY, record.projection, record.condition)
 
-    async def _says_of_copies(self, start: Start, standing: Standing) -> bool:
-        """Whether the row of ours that stands says that other inserts of it may arrive; false where it has changed."""
-        row, options = standing.row, self._formats.start_options(standing.row)
-        if row is None or options is None or options.copy is not None:
-            return True
-        until = self._access.environment.now() + COPY_TICKS
-        values = self._formats.copy_values(options, start.started.execution_id, until)
-        operation = Operation(do=Do.MERGE, partition=row.partition, key="", values=values, etag=row.etag)
-        try:
-            await self._access.write(self._access.names.instances, operation)
-        except (Conflict, NotThere):
-            return False
-        return True
-
-    async def _operation(self, start: Start, standing: Standing, copies: bool) -> Operation:
+    async def _operation(self, start: Start, standing: Standing) -> Operation:
         partition = self._formats.partition_key(start.started.instance_id)
-        until = self._access.environment.now() + COPY_TICKS if copies else None
-        values = await self._formats.start_row(start, copy_until=until)
+        values = await self._formats.start_row(start)
         if standing.row is None:
             return Operation(do=Do.INSERT, partition=partition, key="", values=values)
         return Operation(do=Do.REPLACE, partition=partition, key="", values=values, etag=standing.row.etag)
