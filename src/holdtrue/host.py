@@ -98,7 +98,7 @@ class Host:
         refuse_host()
         try:
             await self._start()
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             # A hub that was half joined would be kept from whoever starts next.
             await self.stop()
             raise

@@ -38,7 +38,8 @@ class Entry:
         self.history: list[ev.AnyEvent] = []
         self.execution = ""
         self.followed: set[str] = set()
-        """Executions that others have followed, or that were purged."""
+        """Executions that others have followed."""
+        self.purged: set[str] = set()
         self.episode = ""
         self.faces: list[tuple[int, Face]] = []
         self.row_since: int | None = None
@@ -64,7 +65,7 @@ def _is_copy(row: RowView, entry: Entry, sentinel: Sentinel | None) -> bool:
     """Whether a row is a copy of that of a start which is over."""
     if row.status is not Status.PENDING or (sentinel is not None and sentinel.execution_id == row.execution_id):
         return False
-    return row.execution_id in entry.followed
+    return row.execution_id in entry.followed | entry.purged
 
 
 class Watch:
@@ -145,14 +146,14 @@ class Watch:
         if sentinel is not None:
             self.begun.add(sentinel.state.start_id)
             self._one_writer(name, entry, sentinel)
-            self._nothing_begins_twice(name, entry, sentinel)
+            self._nothing_begins_twice(name, entry, sentinel, view)
             self._nothing_is_rewritten(name, entry, sentinel, history)
             self._timers_are_in_time(name, entry, sentinel, history)
             check_local(name, self._model, self._names, sentinel, projection, history)
             entry.episode, entry.execution, entry.history = sentinel.state.episode, sentinel.execution_id, history
         else:
             if entry.execution:
-                entry.followed.add(entry.execution)
+                entry.purged.add(entry.execution)
             entry.episode, entry.execution, entry.history = "", "", []
         waits = view is not None and view.status in (Status.PENDING, Status.TERMINATED)
         if waits and (projection is None or (sentinel is not None and names_newer_start(view, sentinel))):
@@ -247,12 +248,19 @@ class Watch:
                 f"{name!r}: episode {state.episode} stands on {state.previous}, and {entry.episode} was the last"
             )
 
-    def _nothing_begins_twice(self, name: str, entry: Entry, sentinel: Sentinel) -> None:
-        """An execution that another has followed, or that was purged, does not come again: a start runs once."""
-        if sentinel.execution_id == entry.execution:
+    def _nothing_begins_twice(self, name: str, entry: Entry, sentinel: Sentinel, row: RowView | None) -> None:
+        """An execution that another has followed, or that was purged, does not come again: a start runs once.
+
+        A copy of the first commit of what was purged may stand where the next start waits, which takes its place.
+        """
+        execution = sentinel.execution_id
+        if execution == entry.execution:
             return
-        if sentinel.execution_id in entry.followed and name not in self._dotnet:
-            raise Broken(f"{name!r}: execution {sentinel.execution_id} begins a second time")
+        again = execution in entry.followed
+        if execution in entry.purged:
+            again = again or row is None or not (_begins(sentinel) and names_newer_start(row, sentinel))
+        if again and name not in self._dotnet:
+            raise Broken(f"{name!r}: execution {execution} begins a second time")
         if entry.execution:
             entry.followed.add(entry.execution)
 

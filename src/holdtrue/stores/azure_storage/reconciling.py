@@ -217,6 +217,7 @@ class Reconciler:
         due = record.projection.scheduled_start
         if now - row.timestamp < self._fresh or (due is not None and due > now - self._fresh):
             return
+        await self._paced(2)  # beyond those of every look
         if await self._purged.has(row, view):
             await self._purged.delete(row)
             return
