@@ -10,6 +10,8 @@ from typing import Any
 import holdtrue
 from holdtrue.core.projection import Status
 from holdtrue.engine.finishing import EpisodeFinisher
+from holdtrue.stores.azure_storage.partitions import OUR_PREFIX
+from holdtrue.stores.azure_storage.served import owners
 from holdtrue.stores.azure_storage.settling import Settled
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from tests.dotnet import peer
@@ -103,6 +105,20 @@ def on(azurite: Azurite, test: Callable[[Sides], Awaitable[None]], *, by_table: 
             await sides.close()
 
     asyncio.run(main())
+
+
+async def serves(sides: Sides, side: str) -> None:
+    """Until a side serves the hub: only then does a client know in whose way it is to ask for a rewind."""
+    access = (await sides.store())._access
+    while not any(owner.startswith(OUR_PREFIX) is (side == "ours") for owner in await owners(access)):
+        await asyncio.sleep(0.2)
+
+
+async def there(sides: Sides, name: str) -> None:
+    """Until an instance is there that another has started and does not wait for."""
+    client = await sides.client()
+    while await client.get_status(name) is None:
+        await asyncio.sleep(0.2)
 
 
 async def outcome(sides: Sides, name: str) -> tuple[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.dotnet import peer
-from tests.dotnet.sides import Sides, begun, on, outcome, some_time
+from tests.dotnet.sides import Sides, begun, on, outcome, serves, some_time, there
 from tools.azurite import Azurite
 
 pytestmark = peer.needed
@@ -94,6 +94,7 @@ async def start(sides: Sides, names: Sequence[str]) -> None:
         orchestration, given = STARTS[name]
         await sides.dotnet("start", orchestration, name, *(() if given is None else (json.dumps(given),)))
     if "sent" in names:
+        await begun(sides, "sent")  # by whichever worker is there: what comes before its start, .NET loses
         await sides.dotnet("start", "Sender", "sender", json.dumps({"to": "sent", "data": "from sender"}))
 
 
@@ -129,6 +130,7 @@ async def handed_over(sides: Sides, names: Sequence[str], route: tuple[str, ...]
     for name, (how, wanted) in WANTED.items():
         if STARTED_BY.get(name, name) not in names:
             continue
+        await there(sides, name)
         ended, output = await outcome(sides, name)
         if isinstance(output, str) and isinstance(wanted, str):
             output = output[-len(wanted) :]  # ours tells before it which activity failed
@@ -137,6 +139,7 @@ async def handed_over(sides: Sides, names: Sequence[str], route: tuple[str, ...]
         how, attempts = await outcome(sides, "retrying")  # the activity fails twice in each process
         assert how == "Completed" or (len(route) == 3 and "flaky" in attempts)
     if "rewindable" in names:
+        await serves(sides, route[-1])
         await rewound_until_it_completes(sides)
     if "large" in names:
         how, text = await outcome(sides, "large")

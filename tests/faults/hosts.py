@@ -143,7 +143,10 @@ class RunningHost:
         if not self.is_dead and self._life is not None:
             await asyncio.wait([self._life])
         if not self.is_dead and self.host is not None:
-            await self.host.stop()
+            stopping = asyncio.ensure_future(self.host.stop())
+            await asyncio.wait([stopping])
+            if not self.is_dead:  # by a fault at one of its last requests
+                stopping.result()
         self.is_dead = True
         tasks = [task for task in self.tasks if not task.done()]
         for task in tasks:
