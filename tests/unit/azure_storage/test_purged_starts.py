@@ -89,6 +89,13 @@ def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Calla
     return played(test, app, make)
 
 
+async def run_and_purge(client: holdtrue.Client, orchestration: Any) -> None:
+    """Start the instance, let it run to its end, and purge it."""
+    await client.start(orchestration, input="a", instance_id="i")
+    await client.wait_for_completion("i")
+    await client.purge("i")
+
+
 async def begins_nothing(stage: Stage, client: holdtrue.Client) -> None:
     """What arrives reads as nothing at once, and is gone after a look at it; nothing is run a second time."""
     await stage.arrive()
@@ -104,9 +111,7 @@ async def begins_nothing(stage: Stage, client: holdtrue.Client) -> None:
 @on_stage
 async def test_the_first_try_of_a_purged_start_begins_nothing(stage: Stage, client: holdtrue.Client) -> None:
     stage.lose = [False]
-    await client.start(one_step, input="a", instance_id="i")
-    await client.wait_for_completion("i")
-    await client.purge("i")
+    await run_and_purge(client, one_step)
     await asyncio.sleep(60)
     await begins_nothing(stage, client)
 
@@ -116,9 +121,7 @@ async def test_one_of_two_unanswered_tries_was_done_and_the_other_comes_later(
     stage: Stage, client: holdtrue.Client
 ) -> None:
     stage.lose = [False, True]
-    await client.start(one_step, input="a", instance_id="i")
-    await client.wait_for_completion("i")
-    await client.purge("i")
+    await run_and_purge(client, one_step)
     await asyncio.sleep(60)
     await begins_nothing(stage, client)
 
@@ -126,9 +129,7 @@ async def test_one_of_two_unanswered_tries_was_done_and_the_other_comes_later(
 @on_stage
 async def test_the_same_id_starts_anew_beside_it(stage: Stage, client: holdtrue.Client) -> None:
     stage.lose = [False]
-    await client.start(one_step, input="a", instance_id="i")
-    await client.wait_for_completion("i")
-    await client.purge("i")
+    await run_and_purge(client, one_step)
     await asyncio.sleep(2)
     await stage.arrive()
     # Over the row that came late, which counts for nothing.
@@ -165,9 +166,7 @@ async def test_the_insert_of_what_went_on_as_another_execution_begins_nothing(
     stage: Stage, client: holdtrue.Client
 ) -> None:
     stage.lose = [False]
-    await client.start(twice, input="a", instance_id="i")
-    await client.wait_for_completion("i")
-    await client.purge("i")
+    await run_and_purge(client, twice)
     await asyncio.sleep(60)
     await begins_nothing(stage, client)
 
