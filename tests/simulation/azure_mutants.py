@@ -341,11 +341,11 @@ RULES = [
     ),
     Rule(
         "16",
-        "a session that another has followed lets go of what that one has begun",
-        "local_runs.py",
-        "if runs is None or held.lease.token < runs.token:",
-        "if runs is None:",
-        first="slowly",
+        "a session does not wait for what an earlier one of its host is writing",
+        "taking.py",
+        "writing = self._writing.pop(key, None)",
+        "writing = None",
+        first="followed",
     ),
     Rule(
         "7",
@@ -353,6 +353,6 @@ RULES = [
         "reading.py",
         "stands = row is not None and row.etag == before",
         "stands = True",
-        first="slowly",
+        first="read late",
     ),
 ]

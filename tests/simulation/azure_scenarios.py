@@ -189,6 +189,58 @@ class Renewed(Programs):
             raise Broken("'t/1' was purged, and is there")
 
 
+class Followed(Programs):
+    """One id that is started anew as soon as it has ended, and then works for long: who has ended the life before may
+    still be at its row."""
+
+    def __init__(self) -> None:
+        super().__init__({"f": [["beside", 6.0, ["a", "b"]]]}, longest=86_400.0)
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [("user", self._use)]
+
+    async def _use(self, user: Insisting) -> None:
+        for life in range(2):
+            await user.start("f", [[["echo", "x"]], []], start_id=f"short {life}")
+            await user.ended("f")
+            await user.start("f", [self.programs["f"], []], start_id=f"long {life}")
+            await user.ended("f")
+
+
+class Brief(Programs):
+    """Short lives of one id, purged, and a while nothing stands there; clients that do nothing but read."""
+
+    LIVES, READERS = 16, 6
+
+    def __init__(self, seed: int) -> None:
+        super().__init__({}, longest=86_400.0)
+        self._seed = seed
+        self._done = False
+
+    def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
+        return [("user", self._use), *((f"reader{number}", self._read) for number in range(self.READERS))]
+
+    async def _use(self, user: Insisting) -> None:
+        chance = random.Random(f"brief:{self._seed}")
+        for life in range(self.LIVES):
+            await user.start("brief", [[["echo", "a"]], []], start_id=f"life {life}")
+            await user.ended("brief")
+            await asyncio.sleep(chance.random())
+            await user.do(lambda: user.client.purge("brief"))
+            await asyncio.sleep(1.5 * chance.random())
+        self._done = True
+
+    async def _read(self, user: Insisting) -> None:
+        chance = random.Random(f"{user.part.name}:{self._seed}")
+        while not self._done:
+            await user.status("brief")
+            await asyncio.sleep(0.3 * chance.random())
+
+    def check(self, cluster: Cluster) -> None:
+        if cluster.ledger.status_of("brief") is not None:
+            raise Broken("'brief' was purged, and is there")
+
+
 class Rivals(Programs):
     """Clients that start one id whenever it has ended, each for itself: who is told that it has started, has."""
 
@@ -322,9 +374,9 @@ def fixed_on_azure() -> dict[str, Any]:
     """The scenarios in which every single fault is tried.
 
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
-    `early` gets them before it begins, `renewed` and `rivals` have one id live on and on, `gone` is purged, `ticking`
-    is started by a schedule, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs one activity
-    over many commits.
+    `early` gets them before it begins, `renewed`, `rivals` and `followed` have one id live on and on, `gone` is purged,
+    `ticking` is started by a schedule, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs
+    one activity over many commits.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
@@ -342,6 +394,7 @@ def fixed_on_azure() -> dict[str, Any]:
         "early": Early(),
         "renewed": Renewed(),
         "rivals": Rivals(),
+        "followed": Followed(),
         "gone": Gone(),
         "ticking": Ticking(),
         "big": Programs({"b/1": big}, longest=86_400.0),

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from azure_cluster import AzureCluster
-from azure_scenarios import BesideDotNet, DisturbedOnAzure, fixed_on_azure
+from azure_scenarios import BesideDotNet, Brief, DisturbedOnAzure, fixed_on_azure
 from broken import Broken
 from chance import AtSteps, Clock
 from search import Failed, shrink, story
@@ -77,6 +77,20 @@ class Slowly:
             mishap = Mishap.LATE
         self.drawn.append(CallFault(part=call.part, point=call.point, mishap=mishap, seconds=seconds))
         return self.drawn[-1]
+
+
+class ReadLate:
+    """Who only reads hears late what the sentinel was; the row it reads then may be of another life."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(f"read late:{seed}")
+
+    def at(self, call: Call) -> CallFault | None:
+        """What happens to a call."""
+        if not call.part.startswith("reader") or call.verb != "tables.get" or not call.target.endswith("History"):
+            return None
+        seconds = self._chance.choice([0.0, 0.5, 1.0, 2.0])
+        return CallFault(part=call.part, point=call.point, mishap=Mishap.SLOW_ANSWER, seconds=seconds)
 
 
 def _seconds(which: Mishap, long: float) -> float:
@@ -215,6 +229,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
         Search((Mishap.LATE, Mishap.DOUBLED), ("tables.write",), 60.0, ("user",)),
         Search((Mishap.SLOW, Mishap.LOST), ("tables.transact",)),
     ),
+    "followed": (Search((Mishap.SLOW, Mishap.SLOW_ANSWER), ("tables.write",), None, ("h",)),),
     "ticking": (Search((Mishap.SLOW,), ("tables.write", "tables.get"), 5.0),),
     "beside": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},
@@ -223,6 +238,8 @@ BESIDE_DOTNET = 60
 """Random runs beside clients of .NET's."""
 SLOW_RUNS = 210
 """Of `renewed`, `rivals` and `ticking`, in turn."""
+LATE_READS = 8
+"""Random runs of short lives whose readers hear late."""
 
 
 def singles(name: str) -> list[CallFault]:
@@ -270,6 +287,13 @@ def slow_run(seed: int) -> None:
     cluster, error = play(seed, fixed_on_azure()[name], faults, small=True)
     if error is not None:
         raise Failed(f"{name!r} slowly, {seed}: {error}\nfaults: {faults.drawn}\n{story(cluster)}") from error
+
+
+def read_late(seed: int) -> None:
+    """Short lives of one id, and readers that hear late what stood there; raises Failed."""
+    cluster, error = play(seed, Brief(seed), ReadLate(seed))
+    if error is not None:
+        raise Failed(f"readers that hear late, {seed}: {error}\n{story(cluster)}") from error
 
 
 def beside_dotnet(seed: int) -> int:

@@ -326,6 +326,10 @@ def slowly():
     for seed in range(search.SLOW_RUNS):
         search.slow_run(seed)
 
+def late():
+    for seed in range(search.LATE_READS):
+        search.read_late(seed)
+
 def beside_dotnet():
     for seed in range(search.BESIDE_DOTNET):
         search.beside_dotnet(seed)
@@ -336,6 +340,7 @@ def half_of_the_seeds():
 every = {{
     "seeds": half_of_the_seeds,
     "slowly": slowly,
+    "read late": late,
     "beside .NET": beside_dotnet,
     **{{name: lambda name=name: single(name) for name in search.SEARCHES}},
     "more seeds": lambda: seeds(SEEDS // 2, SEEDS),

@@ -3,12 +3,14 @@
 import pytest
 from azure_search import (
     BESIDE_DOTNET,
+    LATE_READS,
     LONG,
     SEARCHES,
     SLOW_RUNS,
     at_each_step,
     beside_dotnet,
     by_seed,
+    read_late,
     singles,
     slow_run,
     with_one,
@@ -31,6 +33,11 @@ def test_random_runs(first: int) -> None:
 def test_rows_that_are_read_and_written_slowly(first: int) -> None:
     for seed in range(first, first + CHUNK):
         slow_run(seed)
+
+
+@pytest.mark.parametrize("seed", range(LATE_READS))
+def test_readers_that_hear_late(seed: int) -> None:
+    read_late(seed)
 
 
 @pytest.mark.parametrize("first", range(0, BESIDE_DOTNET, CHUNK))

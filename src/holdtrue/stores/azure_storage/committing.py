@@ -212,9 +212,7 @@ class Committer:
         sentinel = await self._access.sentinel(runs.instance_id)
         if sentinel is None or sentinel.state.purging:
             return None
-        held = Held(
-            runs.instance_id, self._formats.partition_key(runs.instance_id), runs.partition, Lease(0, runs.token)
-        )
+        held = Held(runs.instance_id, self._formats.partition_key(runs.instance_id), runs.partition, Lease(0, 0))
         held.etag, held.execution_id, held.state = sentinel.etag, sentinel.execution_id, sentinel.state
         # Its keeper must stay as long as something is owed.
         return held if self.has_sent(held) else None

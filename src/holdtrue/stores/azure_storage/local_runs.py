@@ -39,19 +39,15 @@ class Kept:
 
 
 class Runs:
-    """What runs here of one instance: activities by their place, and their keeper (None: it has not come yet).
+    """What runs here of one instance: activities by their place, and their keeper (None: it has not come yet)."""
 
-    `token` is the lease's of the latest session that spoke of it.
-    """
-
-    __slots__ = ("context", "instance_id", "items", "keeper", "partition", "token")
+    __slots__ = ("context", "instance_id", "items", "keeper", "partition")
 
     def __init__(self, held: Held) -> None:
         self.instance_id = held.instance_id
         self.partition = held.partition
         self.items: dict[Place, WorkItem] = {}
         self.keeper: Kept | None = None
-        self.token = held.lease.token
         self.context: dict[str, str] | None = None
 
 
@@ -87,7 +83,6 @@ class LocalRuns:
         runs = self._runs.get(held.instance_id)
         if runs is None:
             runs = self._runs[held.instance_id] = Runs(held)
-        runs.token = max(runs.token, held.lease.token)
         if held.started is not None:
             runs.context = held.started.tags
         return runs
@@ -155,8 +150,6 @@ class LocalRuns:
         """These run here from now on: a commit has named them."""
         runs, locked = self._make(held), []
         for one in begun:
-            if one.place in runs.items:
-                continue  # a session after this one has read the commit already, and begins it
             item = runs.items[one.place] = self._work.keep(one, 1)
             locked.append(self._work.begin_here(item))
         return locked
@@ -186,12 +179,9 @@ class LocalRuns:
         return item.local and not item.offered
 
     async def follow(self, held: Held) -> None:
-        """A sentinel was written: what it does not name any more is let go, and a keeper that keeps nothing deleted.
-
-        Not by a session that another has followed while it wrote the row: what that one has begun it does not know.
-        """
+        """A sentinel was written: what it does not name any more is let go, and a keeper that keeps nothing deleted."""
         runs = self.of(held.instance_id)
-        if runs is None or held.lease.token < runs.token:
+        if runs is None:
             return
         named = set(places(held.state.local))
         gone = [item for place, item in runs.items.items() if place not in named]
