@@ -25,6 +25,11 @@ HOSTS_ONLY = frozenset({Mishap.CRASH_BEFORE, Mishap.CRASH_AFTER, Mishap.PAUSE_BE
 """What happens to hosts only: nobody would go on with what a client's user wanted."""
 
 
+OVERTAKEN = frozenset({Mishap.LATE, Mishap.DOUBLED, Mishap.SLOW})
+"""Not for long of a purge of .NET's: it deletes whatever stands there, also the rows of what was started since, and
+nothing in the format could keep them (docs/reliability.md)."""
+
+
 class ByChance:
     """Draws faults until `last` seconds of virtual time have passed; `drawn` are those that there were."""
 
@@ -47,7 +52,10 @@ class ByChance:
             return None
         if (which in OF_WRITES and call.verb in READS) or (which in HOSTS_ONLY and not call.part.startswith("h")):
             which = Mishap.REFUSED if which in OF_WRITES else Mishap.SLOW
-        fault = CallFault(part=call.part, point=call.point, mishap=which, seconds=_seconds(which, long))
+        seconds = _seconds(which, long)
+        if which in OVERTAKEN and call.part.startswith("net") and call.verb == "tables.transact":
+            which, seconds = Mishap.SLOW, min(seconds, 1.0)
+        fault = CallFault(part=call.part, point=call.point, mishap=which, seconds=seconds)
         self.drawn.append(fault)
         return fault
 

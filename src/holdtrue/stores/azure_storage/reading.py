@@ -172,13 +172,10 @@ class Reader:
         assert sentinel is not None
         if told is Told.HISTORY:
             return await self._from_history(instance_id, row)
-        try:
-            state = (await self._payloads.whole(sentinel)).state
-        except StoreCorrupt:
-            again = await self._access.sentinel(instance_id)
-            if again is not None and again.etag == sentinel.etag:
-                raise
+        whole = await self._whole(instance_id, sentinel)
+        if whole is None:
             return None
+        state = whole.state
         if row is not None and view is not None and view.execution_id == sentinel.execution_id:
             known, text = await self._formats.input_of_row(row)
             if known:
@@ -191,6 +188,16 @@ class Reader:
                 raise
             return None  # purged meanwhile, its blobs first
         return None if started is None else record_of(state, started.input)
+
+    async def _whole(self, instance_id: str, sentinel: Sentinel) -> Sentinel | None:
+        """A sentinel with its texts; None where another has taken its place, and they went with it."""
+        try:
+            return await self._payloads.whole(sentinel)
+        except StoreCorrupt:
+            again = await self._access.sentinel(instance_id)
+            if again is not None and again.etag == sentinel.etag:
+                raise
+            return None
 
     async def _started(self, instance_id: str, sentinel: Sentinel) -> ExecutionStarted | None:
         """The start of an execution: the second row of every history, or of a redo log that is not rolled forward yet.
@@ -215,6 +222,10 @@ class Reader:
         sentinel = partition.sentinel
         if sentinel is None or not sentinel.has_history:
             return None
+        if sentinel.is_ours:
+            sentinel = await self._whole(instance_id, sentinel)
+            if sentinel is None:
+                return await self._from_history(instance_id, row)
         history = await self._formats.history(instance_id, partition.rows, sentinel)
         started = next((one.event for one in history if isinstance(one.event, ExecutionStarted)), None)
         if started is None:
