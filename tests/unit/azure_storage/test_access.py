@@ -12,6 +12,11 @@ from holdtrue.stores.azure_storage.names import HubNames
 from holdtrue.stores.azure_storage.partition_table import PartitionTable
 from holdtrue.stores.azure_storage.partitions import Terms
 from holdtrue.stores.azure_storage.service import ANY, Conflict, Do, Operation, Unsure
+from holdtrue.stores.azure_storage.service import Test as Where
+from holdtrue.testing.environment import SimulatedEnvironment
+from holdtrue.testing.storage_faults import CallFaultList, FaultyService
+from holdtrue.testing.storage_model import StorageModel
+from holdtrue.testing.virtual_time import Part, run
 
 
 class Tables:
@@ -71,6 +76,23 @@ def test_many_rows_go_with_one_request() -> None:
     rows = [row(key=f"{n:03}") for n in range(120)]
     asyncio.run(to.put_own(rows))
     assert [len(written) for written in tables.writes] == [100, 100, 20]  # the first was refused once
+
+
+def test_many_rows_are_deleted_by_the_hundred_also_where_some_are_gone() -> None:
+    async def main() -> None:
+        environment = SimulatedEnvironment(1)
+        service = FaultyService(StorageModel(environment), Part("p"), CallFaultList())
+        to = Access(service, HubNames("Hub"), environment)
+        await to.put_own([row(key=f"k{number}") for number in range(250)])
+        rows = await to.query_own(Where("PartitionKey", "eq", "p"))
+        assert len(rows) == 250
+        await to.delete_own(Operation(do=Do.DELETE, partition="p", key="k7", etag=ANY))
+        service.counts.clear()
+        assert await to.delete_all_own(rows) == 249
+        assert await to.query_own(Where("PartitionKey", "eq", "p")) == []
+        assert service.counts["tables.transact HubHoldtrue"] == 3 and await to.delete_all_own([]) == 0
+
+    run(main())
 
 
 def test_a_partitions_table_that_gives_no_answer_is_an_error_of_the_service() -> None:

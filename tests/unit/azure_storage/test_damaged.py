@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -223,5 +224,47 @@ async def test_a_start_that_waits_and_cannot_be_read(stage: Stage) -> None:
     with pytest.raises(StoreCorrupt, match="'a'"):
         await client.get_status("a")
     assert (await client.purge("a")).instances == 1
+    assert await client.get_status("a") is None
+    await store.close()
+
+
+@on_stage
+async def test_a_start_whose_input_is_lost_does_not_begin_without_it(stage: Stage) -> None:
+    client = await stage.host()
+    store = client.store
+    await stage.stop()
+    await store.open()
+    await client.start("waits", input=LARGE, instance_id="a")
+    for name in await stage.blobs():
+        await stage.account.blobs.delete_blob("hub-largemessages", name)
+    served = await stage.host()
+    await asyncio.sleep(900)  # the reconciler puts again what waits for its start message
+    assert await stage.rows("HubHistory", "a") == []
+    with pytest.raises(StoreCorrupt, match=r"'a'.*blob of its input is gone"):
+        await served.get_status("a")
+    assert (await client.purge("a")).instances == 1
+    assert await client.get_status("a") is None
+    await store.close()
+
+
+@on_stage
+async def test_a_start_that_waits_and_is_purged_while_it_is_read(stage: Stage) -> None:
+    """Its input was read as none."""
+    client = await stage.host()
+    store = client.store
+    await stage.stop()
+    await store.open()
+    await client.start("waits", input=LARGE, instance_id="a")
+    blobs = stage.account.blobs
+    read = blobs.get_blob
+
+    async def purged_first(container: str, name: str, **named: Any) -> bytes:
+        blobs.get_blob = read  # type: ignore[method-assign]
+        for blob in await stage.blobs():
+            await blobs.delete_blob(container, blob)
+        await stage.spoil("HubInstances", "a", "", None)
+        return await read(container, name, **named)
+
+    blobs.get_blob = purged_first  # type: ignore[method-assign]
     assert await client.get_status("a") is None
     await store.close()

@@ -2,16 +2,10 @@
 
 import holdtrue
 from holdtrue.stores.azure_storage.service import Do, Operation
-from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
-from holdtrue.testing.environment import SimulatedEnvironment
-from holdtrue.testing.storage_model import StorageModel
-from tests.unit.azure_storage.stages import played
+from tests.unit.azure_storage.stages import Account, app, played
 
-SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2)
 LARGE = "x" * 60_000
-
-app = holdtrue.App()
 
 
 @app.orchestrator
@@ -20,12 +14,12 @@ async def fails(ctx: holdtrue.OrchestrationContext, text: str) -> None:
     raise RuntimeError("no way on")
 
 
-def on_an_account() -> tuple[StorageModel, AzureStorageStore]:
-    account = StorageModel(SimulatedEnvironment(1))
-    return account, AzureStorageStore(account, "Large", environment=SimulatedEnvironment(7), settings=SETTINGS)
+def on_an_account() -> tuple[Account, AzureStorageStore]:
+    account = Account()
+    return account, account.store("Large")
 
 
-async def is_told_while_a_rewind_begins(account: StorageModel, client: holdtrue.Client) -> None:
+async def is_told_while_a_rewind_begins(account: Account, client: holdtrue.Client) -> None:
     """Told by the history, that .NET may be turning: the custom status stands beside our sentinel alone."""
     await client.start(fails, input=LARGE, instance_id="i")
     before = await client.wait_for_completion("i")

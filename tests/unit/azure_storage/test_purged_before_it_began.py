@@ -6,28 +6,10 @@ from typing import Any
 
 import holdtrue
 from holdtrue.stores.azure_storage.service import ANY, Conflict, Do, Operation
-from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
-from holdtrue.testing.environment import SimulatedEnvironment
-from holdtrue.testing.storage_model import StorageModel
-from tests.unit.azure_storage.stages import played
+from tests.unit.azure_storage.stages import Account, app, note, one_step, played, ran
 
-SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0)
 HISTORY, INSTANCES = "LateHistory", "LateInstances"
-
-app = holdtrue.App()
-ran: list[str] = []
-
-
-@app.activity
-async def note(ctx: holdtrue.ActivityContext, text: str) -> str:
-    ran.append(text)
-    return text
-
-
-@app.orchestrator
-async def one_step(ctx: holdtrue.OrchestrationContext, text: str) -> str:
-    return await ctx.call_activity(note, input=text)
 
 
 @app.orchestrator
@@ -36,13 +18,13 @@ async def waits(ctx: holdtrue.OrchestrationContext, text: str) -> str:
     return await ctx.wait_for_external_event("go")
 
 
-class Stage:
+class Stage(Account):
     """An account; `first` is called with each history transaction before it is done."""
 
     def __init__(self) -> None:
-        self.account = StorageModel(SimulatedEnvironment(1))
+        super().__init__()
         self.first: Callable[[list[Operation]], Awaitable[None]] | None = None
-        tables: Any = self.account.tables
+        tables: Any = self.tables
         inner = tables.transact
 
         async def transact(table: str, operations: list[Operation]) -> Any:
@@ -54,7 +36,7 @@ class Stage:
         tables.transact = transact
         self.puts: list[tuple[str, str]] = []
         """Each message that was put, and its queue."""
-        queues: Any = self.account.queues
+        queues: Any = self.queues
         self.put = queues.put
 
         async def put(queue: str, text: str, *more: Any, **named: Any) -> Any:
@@ -64,26 +46,18 @@ class Stage:
         queues.put = put
 
     async def history(self, instance: str) -> list[str]:
-        keys: list[str] = []
-        token: str | None = None
-        while True:
-            page = await self.account.tables.query(HISTORY, token=token)
-            keys += [row.key for row in page.rows if row.partition == instance]
-            token = page.token
-            if token is None:
-                return keys
+        return [row.key for row in await self.rows(HISTORY) if row.partition == instance]
 
     async def delete_row(self, instance: str) -> None:
         """As a purge of .NET's deletes it, whatever it says."""
         gone = Operation(do=Do.DELETE, partition=instance, key="", etag=ANY)
-        await self.account.tables.write(INSTANCES, gone)
+        await self.tables.write(INSTANCES, gone)
 
 
 def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Callable[[], None]:
     def make() -> tuple[Stage, AzureStorageStore]:
-        ran.clear()
         stage = Stage()
-        return stage, AzureStorageStore(stage.account, "Late", environment=SimulatedEnvironment(7), settings=SETTINGS)
+        return stage, stage.store("Late")
 
     return played(test, app, make)
 

@@ -8,29 +8,11 @@ import pytest
 
 import holdtrue
 from holdtrue.stores.azure_storage.purged_starts import PARTITION
-from holdtrue.stores.azure_storage.service import Conflict, Do, Operation, Row, Unsure
-from holdtrue.stores.azure_storage.settings import AzureStorageSettings
+from holdtrue.stores.azure_storage.service import Conflict, Do, Operation, Unsure
 from holdtrue.stores.azure_storage.store import AzureStorageStore
-from holdtrue.testing.environment import SimulatedEnvironment
-from holdtrue.testing.storage_model import StorageModel
-from tests.unit.azure_storage.stages import played
+from tests.unit.azure_storage.stages import Account, app, note, one_step, played, ran
 
-SETTINGS = AzureStorageSettings(partition_count=1, max_queue_polling_interval=0.2, lease_acquire_interval=1.0)
 INSTANCES, OWN = "AgainInstances", "AgainHoldtrue"
-
-app = holdtrue.App()
-ran: list[str] = []
-
-
-@app.activity
-async def note(ctx: holdtrue.ActivityContext, text: str) -> str:
-    ran.append(text)
-    return text
-
-
-@app.orchestrator
-async def one_step(ctx: holdtrue.OrchestrationContext, text: str) -> str:
-    return await ctx.call_activity(note, input=text)
 
 
 @app.orchestrator
@@ -41,15 +23,15 @@ async def twice(ctx: holdtrue.OrchestrationContext, text: str | None) -> str | N
     ctx.continue_as_new(None)
 
 
-class Stage:
+class Stage(Account):
     """An account where the inserts of starts get lost: as many as `lose` says, by whether each is done all the same."""
 
     def __init__(self) -> None:
-        self.account = StorageModel(SimulatedEnvironment(1))
+        super().__init__()
         self.lose: list[bool] = []
         self.lost: list[Operation] = []
         self.inserted: list[Operation] = []
-        tables: Any = self.account.tables
+        tables: Any = self.tables
         self.write = tables.write
 
         async def write(table: str, operation: Operation) -> Any:
@@ -69,22 +51,11 @@ class Stage:
         """The first insert that was lost comes after all."""
         await self.write(INSTANCES, self.lost.pop(0))
 
-    async def rows(self, table: str = INSTANCES) -> list[Row]:
-        found: list[Row] = []
-        token: str | None = None
-        while True:
-            page = await self.account.tables.query(table, token=token)
-            found += page.rows
-            token = page.token
-            if token is None:
-                return found
-
 
 def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Callable[[], None]:
     def make() -> tuple[Stage, AzureStorageStore]:
-        ran.clear()
         stage = Stage()
-        return stage, AzureStorageStore(stage.account, "Again", environment=SimulatedEnvironment(7), settings=SETTINGS)
+        return stage, stage.store("Again")
 
     return played(test, app, make)
 
@@ -99,12 +70,12 @@ async def run_and_purge(client: holdtrue.Client, orchestration: Any) -> None:
 async def begins_nothing(stage: Stage, client: holdtrue.Client) -> None:
     """What arrives reads as nothing at once, and is gone after a look at it; nothing is run a second time."""
     await stage.arrive()
-    assert len(await stage.rows()) == 1
+    assert len(await stage.rows(INSTANCES)) == 1
     assert await client.get_status("i") is None
     assert [one async for one in client.query()] == []
     await asyncio.sleep(300)
     assert await client.get_status("i") is None
-    assert not await stage.rows()
+    assert not await stage.rows(INSTANCES)
     assert ran == ["a"]
 
 

@@ -194,7 +194,10 @@ class Access:
         return await self.write(self.names.own, operation, make=True)
 
     async def put_own(self, rows: Sequence[Operation]) -> None:
-        """Write rows of one partition of the hub's own table, whatever stood there: up to 100 with a request."""
+        """Write or delete rows of one partition of the hub's own table, whatever stood there: up to 100 with a request.
+
+        Raises NotThere where one that is to be deleted is gone: then none of its hundred is.
+        """
         table = self.names.own
         for begin in range(0, len(rows), 100):
             part = rows[begin : begin + 100]
@@ -275,6 +278,20 @@ class Access:
     async def delete_own(self, operation: Operation) -> bool:
         """Delete a row of the hub's own table; false where there was none."""
         return await self.delete_row(self.names.own, operation)
+
+    async def delete_all_own(self, rows: Sequence[Row]) -> int:
+        """Delete rows of one partition of the hub's own table, up to 100 with a request; how many were there."""
+        operations = [Operation(do=Do.DELETE, partition=row.partition, key=row.key, etag=ANY) for row in rows]
+        deleted = 0
+        for begin in range(0, len(operations), 100):
+            part = operations[begin : begin + 100]
+            try:
+                await self.put_own(part)
+                deleted += len(part)
+            except NotThere:
+                for operation in part:
+                    deleted += await self.delete_own(operation)
+        return deleted
 
     async def delete_unchanged(self, table: str, row: Row) -> bool:
         """Delete a row as it was read, if it is there; false where it has changed since."""

@@ -283,7 +283,7 @@ class Adopter:
         to_it = [one for one in messages if one.execution_id in (None, view.execution_id)]
         if not any(ends(one.event, begun=False) for one in to_it):
             return messages
-        start = await self._formats.waiting_start(read.row, held.instance_id)
+        start = await self._formats.waiting_start(read.row, held.instance_id, input_may_be_gone=True)
         if not any(ends(one.event, begun=False, deadline=start.deadline) for one in to_it):
             return messages
         execution = start.started.execution_id

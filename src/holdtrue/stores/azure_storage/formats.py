@@ -392,10 +392,18 @@ class Formats:
             output_url=None if output_blob is None else self._url(output_blob),
         )
 
-    async def waiting_start(self, row: Row, instance_id: str) -> Start:
-        """The start that a Pending row stands for."""
+    async def waiting_start(self, row: Row, instance_id: str, *, input_may_be_gone: bool = False) -> Start:
+        """The start that a Pending row stands for.
+
+        Raises StoreCorrupt where the blob of its input is gone, unless that may be: nothing begins with another input.
+        """
         found, options = self._row(row), self.start_options(row) or StartOptions()
-        _, text = await self.input_of_row(row)
+        known, text = await self.input_of_row(row)
+        if not known and not input_may_be_gone:
+            raise StoreCorrupt(
+                f"instance {instance_id!r} has not begun, and the blob of its input is gone: it was lost, or its purge "
+                "was cut short. Nothing was changed; restore the blob, or purge the instance"
+            )
         started = found.started(instance_id, text)
         if options.started is not None:
             started = msgspec.structs.replace(options.started, input=text)
@@ -407,9 +415,9 @@ class Formats:
             event=options.event,
         )
 
-    async def waiting_record(self, instance_id: str, row: Row) -> InstanceRecord:
-        """The record of an instance that only its row tells of."""
-        start = await self.waiting_start(row, instance_id)
+    async def waiting_record(self, instance_id: str, row: Row, *, input_may_be_gone: bool = False) -> InstanceRecord:
+        """The record of an instance that only its row tells of.  Raises StoreCorrupt as `waiting_start`."""
+        start = await self.waiting_start(row, instance_id, input_may_be_gone=input_may_be_gone)
         projection = initial(start.started)
         projection.status = self._row(row).status
         return InstanceRecord(
@@ -423,7 +431,7 @@ class Formats:
     async def unverified_record(self, row: Row) -> InstanceRecord:
         """The record as the row alone tells it, which may be behind."""
         found, instance_id = self._row(row), self.instance_of(row)
-        record = await self.waiting_record(instance_id, row)
+        record = await self.waiting_record(instance_id, row, input_may_be_gone=True)
         projection = record.projection
         projection.last_updated_at, projection.completed_at = found.last_updated_at, found.completed_at
         projection.custom_status, projection.tags = found.custom_status, found.tags

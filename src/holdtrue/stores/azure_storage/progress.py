@@ -3,8 +3,6 @@
 A row is there only where something was reported, and goes with the work item.
 """
 
-from collections.abc import Sequence
-
 import msgspec
 
 from holdtrue.core.events import TICKS_PER_SECOND, Ticks
@@ -86,18 +84,16 @@ class Reports:
 
     async def forget(self, task: ActivityTask) -> None:
         """Its work item is gone."""
-        await self._remove([(_partition(task.instance_id), _key(task.execution_id, task.scheduled))])
+        key = _key(task.execution_id, task.scheduled)
+        operation = Operation(do=Do.DELETE, partition=_partition(task.instance_id), key=key, etag=ANY)
+        await self._access.delete_own(operation)
 
     async def forget_all(self, instance_id: str) -> None:
         """The instance is gone."""
         rows = await self._access.query_own(
             Test("PartitionKey", "eq", _partition(instance_id)), select=("PartitionKey", "RowKey")
         )
-        await self._remove([(row.partition, row.key) for row in rows])
-
-    async def _remove(self, places: Sequence[tuple[str, str]]) -> None:
-        for partition, key in places:
-            await self._access.delete_own(Operation(do=Do.DELETE, partition=partition, key=key, etag=ANY))
+        await self._access.delete_all_own(rows)
 
 
 def _partition(instance_id: str) -> str:

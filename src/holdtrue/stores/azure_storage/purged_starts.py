@@ -13,7 +13,7 @@ from .access import Access
 from .dotnet_json import FormatError
 from .formats import Formats
 from .owing import derived_id
-from .service import ANY, All, Do, Instant, Operation, Row, Test
+from .service import All, Do, Instant, Operation, Row, Test
 from .verdicts import RowView
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -61,9 +61,7 @@ class PurgedStarts:
             return
         self._tidy_at = now + COPY_TICKS
         past = All((Test("PartitionKey", "eq", PARTITION), Test(UNTIL, "lt", Instant(now))))
-        rows = await self._access.query_own(past, select=("PartitionKey", "RowKey"))
-        for row in rows:
-            await self._access.delete_own(Operation(do=Do.DELETE, partition=PARTITION, key=row.key, etag=ANY))
+        await self._access.delete_all_own(await self._access.query_own(past, select=("PartitionKey", "RowKey")))
 
 
 def came_late(row: Row, view: RowView) -> bool:

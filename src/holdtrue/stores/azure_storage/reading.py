@@ -140,8 +140,8 @@ class Reader:
             if told is Told.ROW and row is not None and view is not None and came_late(row, view):
                 told = Told.NOT_FOUND if await self._purged.has(row, view) else told
             record = await self._record(instance_id, told, row, view, sentinel)
-            if record is None and told is Told.SENTINEL:
-                # Its first row went between the two reads: another execution stands there now.
+            if record is None and told in (Told.SENTINEL, Told.ROW):
+                # What it names went between the reads: another execution stands there now, or nothing.
                 await self._access.environment.sleep(AGAIN_SECONDS)
                 sentinel = await self._access.sentinel(instance_id)
                 row = await self._access.instances_row(instance_id)
@@ -156,13 +156,18 @@ class Reader:
             return None
         if told is Told.ROW:
             assert row is not None and view is not None
-            record = await self._formats.waiting_record(instance_id, row)
+            try:
+                record = await self._formats.waiting_record(instance_id, row)
+            except StoreCorrupt:
+                if await self._has_changed(instance_id, row):
+                    return None
+                raise
             if sentinel is not None and sentinel.execution_id == view.execution_id and not sentinel.state.purging:
                 record.condition = sentinel.state.condition
             return record
         if told is Told.IN_DOUBT:
             assert row is not None
-            record = await self._formats.waiting_record(instance_id, row)
+            record = await self._formats.waiting_record(instance_id, row, input_may_be_gone=True)
             record.condition = Condition(
                 kind="history missing",
                 reason="the instances row says that it began, and there is no history: it was lost, or its purge was "
@@ -188,6 +193,12 @@ class Reader:
                 raise
             return None  # purged meanwhile, its blobs first
         return None if started is None else record_of(state, started.input)
+
+    async def _has_changed(self, instance_id: str, row: Row) -> bool:
+        """Whether the row has changed, or does soon: .NET purges blobs and rows side by side."""
+        await self._access.environment.sleep(DOUBT_SECONDS)
+        now = await self._access.instances_row(instance_id)
+        return now is None or now.etag != row.etag
 
     async def _whole(self, instance_id: str, sentinel: Sentinel) -> Sentinel | None:
         """A sentinel with its texts; None where another has taken its place, and they went with it."""

@@ -22,7 +22,7 @@ from .access import Access
 from .ended import COLUMNS, Ended, Gathering, Rule, terminated_since, was_terminated_since
 from .formats import Formats
 from .posting import Poster
-from .purged_starts import PurgedStarts
+from .purged_starts import PurgedStarts, came_late
 from .reading import Reader, Standing
 from .service import Any as AnyOf
 from .service import Filter, Instant, Row, RowPage
@@ -218,7 +218,7 @@ class Reconciler:
         if now - row.timestamp < self._fresh or (due is not None and due > now - self._fresh):
             return
         await self._paced(2)  # beyond those of every look
-        if await self._purged.has(row, view):
+        if not came_late(row, view) and await self._purged.has(row, view):  # (else the reader has looked)
             await self._purged.delete(row)
             return
         log.info("instance %r waits for its start message since a while: it is put again", name)

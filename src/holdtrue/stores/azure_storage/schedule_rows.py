@@ -238,9 +238,8 @@ class Schedules:
         trimmed = 0
         for name in names:
             where = All((Test("PartitionKey", "eq", _ticks(name)), Test("RowKey", "lt", _key(before))))
-            for row in await self._access.query_own(where, select=("PartitionKey", "RowKey")):
-                operation = Operation(do=Do.DELETE, partition=row.partition, key=row.key, etag=ANY)
-                trimmed += await self._access.delete_own(operation)
+            rows = await self._access.query_own(where, select=("PartitionKey", "RowKey"))
+            trimmed += await self._access.delete_all_own(rows)
         return trimmed
 
 

@@ -384,7 +384,12 @@ class Settler:
         if row is None:
             return
         there = {one.id for one in self._messages.get(name, ())} | self._found[name].kept
-        await self._poster.start(await self._formats.waiting_start(row, name), there=there)
+        try:
+            start = await self._formats.waiting_start(row, name)
+        except StoreCorrupt as error:
+            self._obstacles.setdefault(name, f"it cannot be read: {error}")
+        else:
+            await self._poster.start(start, there=there)
 
     # -- our memory goes -------------------------------------------------------------------------------
 
