@@ -94,14 +94,20 @@ class LookingFormats(Formats):
         raise AssertionError("the row of a start names a blob")
 
 
+MOST_STRAY_TAKES = 3
+"""Gets from a queue that is another's now: one that wakes up may be on its way to one before it looks at its lease."""
+
+
 class Leases:
     """Rule 14: who begins a commit has the lease of its partition by its own clock, counted from before the renewal
-    was sent.  (One that was sent in time may arrive late: its If-Match is all that holds it.)"""
+    was sent.  (One that was sent in time may arrive late: its If-Match is all that holds it.)  And who has no lease
+    any more stops to get messages: each get hides them from their owner."""
 
     def __init__(self, names: HubNames) -> None:
         self._names = names
         self._made: dict[tuple[str, int], float] = {}
         self._renewed: dict[tuple[str, str], float] = {}
+        self._stray: Counter[tuple[str, str]] = Counter()
 
     def made(self, call: Call, at: float) -> None:
         """A call is made."""
@@ -113,6 +119,12 @@ class Leases:
         if call.verb == "tables.write" and given[0] == self._names.partitions:
             if str(given[1].values.get("CurrentOwner") or "").startswith(f"holdtrue-{call.part}-"):
                 self._renewed[call.part, given[1].key] = at
+                self._stray[call.part, given[1].key] = 0
+        elif call.verb == "queues.take" and given[0] != self._names.work_items:
+            place = (call.part, given[0])
+            self._stray[place] += at - self._renewed.get(place, -SETTINGS.lease_interval) >= SETTINGS.lease_interval
+            if self._stray[place] > MOST_STRAY_TAKES:
+                raise Broken(f"{call.part} goes on to get messages of {given[0]}, which it lost long ago")
         elif call.verb == "tables.transact" and given[0] == self._names.history:
             name = unescape_key(given[1][0].partition)
             queue = self._names.control(partition_of(name, SETTINGS.partition_count))

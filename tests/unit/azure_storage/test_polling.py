@@ -40,6 +40,35 @@ def test_a_poll_that_fails_is_not_the_last(trouble: Exception) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("when", ["while it closes", "afterwards"])
+def test_a_queue_that_is_gained_while_all_is_closed_is_not_polled(when: str) -> None:
+    """Its lease was just asked for.  It was polled for ever: what came was hidden from its owner."""
+
+    async def scenario() -> None:
+        polls = 0
+
+        async def pull(partition: int = 0) -> int:
+            nonlocal polls
+            polls += 1
+            return 0
+
+        polling = Polling(SimulatedEnvironment(1), pull=pull, pull_work=pull, came=lambda: None, longest=5.0)
+        polling.gained(0)
+        await asyncio.sleep(10)
+        before = polls
+        closing = asyncio.ensure_future(polling.close())
+        if when == "afterwards":
+            await closing
+        else:
+            await asyncio.sleep(0)
+        polling.gained(1)
+        await closing
+        await asyncio.sleep(60)
+        assert polls == before > 1
+
+    run(scenario())
+
+
 HIDDEN = AzureStorageSettings().take_visibility
 
 

@@ -122,14 +122,15 @@ class Polling:
         self._control: dict[int, Loop] = {}
         self._work = Loop(environment, pull_work, self._came, longest, "the work-item queue", self._is_busy)
         self._returning: set[int | None] = set()
+        self._is_closed = False
 
     def gained(self, partition: int) -> None:
-        """A control queue is ours."""
+        """A control queue is ours.  (Also while this closes, where its lease was just asked for: it is not polled.)"""
 
         async def pull() -> int:
             return await self._pull(partition)
 
-        if partition not in self._control:
+        if not self._is_closed and partition not in self._control:
             self._control[partition] = Loop(
                 self._environment, pull, self._came, self._longest, f"control queue {partition}", self._is_busy
             )
@@ -172,6 +173,7 @@ class Polling:
 
     async def close(self) -> None:
         """Poll no more."""
+        self._is_closed = True
         tasks = [self._work.task, *(loop.task for loop in self._control.values())]
         for task in tasks:
             task.cancel()
