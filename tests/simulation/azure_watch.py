@@ -182,6 +182,8 @@ class Watch:
             return row, sentinel, []
         purged = self._is_purged(name, sentinel)
         if sentinel.state.log is not None:
+            if row is None and _begins(sentinel):
+                return row, sentinel, []  # it came when it had been purged, its redo log with it
             log = self._formats.log_in(self._formats.blob_now(sentinel.state.log), sentinel.state.log)
             return row, sentinel, [one.event for one in log]
         history = []

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 import holdtrue
+from holdtrue.stores.azure_storage import planning
 from holdtrue.stores.azure_storage.service import ANY, Conflict, Do, Operation
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from tests.unit.azure_storage.stages import Account, app, note, one_step, played, ran
@@ -16,6 +19,21 @@ HISTORY, INSTANCES = "LateHistory", "LateInstances"
 async def waits(ctx: holdtrue.OrchestrationContext, text: str) -> str:
     await ctx.call_activity(note, input=text)
     return await ctx.wait_for_external_event("go")
+
+
+@app.orchestrator
+async def goes_on(ctx: holdtrue.OrchestrationContext, text: str) -> str | None:
+    if text == "a":
+        ctx.continue_as_new("b")
+        return None
+    ctx.set_custom_status(text)
+    return await ctx.call_activity(note, input=text)
+
+
+@app.orchestrator
+async def shows_much(ctx: holdtrue.OrchestrationContext, text: str) -> str:
+    ctx.set_custom_status("x" * 60_000)
+    return await ctx.call_activity(note, input=text)
 
 
 class Stage(Account):
@@ -62,7 +80,7 @@ def on_stage(test: Callable[[Stage, holdtrue.Client], Awaitable[None]]) -> Calla
     return played(test, app, make)
 
 
-async def run_and_purge(stage: Stage, client: holdtrue.Client) -> list[Operation]:
+async def run_and_purge(stage: Stage, client: holdtrue.Client, what: Any = one_step) -> list[Operation]:
     """Run an instance to its end, purge it; its first commit."""
     commits: list[list[Operation]] = []
 
@@ -70,7 +88,7 @@ async def run_and_purge(stage: Stage, client: holdtrue.Client) -> list[Operation
         commits.append(operations)
 
     stage.first = noted
-    await client.start(one_step, input="a", instance_id="i")
+    await client.start(what, input="a", instance_id="i")
     await client.wait_for_completion("i")
     await client.purge("i")
     stage.first = None
@@ -110,6 +128,47 @@ async def test_what_is_started_anew_beside_it_runs_alone(stage: Stage, client: h
         raise AssertionError("a late first commit goes over a history")
     status = await client.get_status("i")
     assert status is not None and status.output == "b"
+
+
+def with_few_operations(test: Callable[[], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    """A continue-as-new needs more than one transaction."""
+
+    def play(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(planning, "MOST_OPERATIONS", 3)
+        test()
+
+    play.__doc__ = test.__doc__
+    return play
+
+
+async def leaves_the_id_free(stage: Stage, client: holdtrue.Client, what: Any, names: str) -> None:
+    """A late first commit whose blobs went with the purge: nobody stumbles over it, a new start least of all."""
+    late = await run_and_purge(stage, client, what)
+    assert names in repr(late)
+    await stage.transact(HISTORY, late)
+    assert await client.get_status("i") is None
+    assert [one async for one in client.query()] == []
+    await client.start_if_not_running(one_step, input="c", instance_id="i")
+    assert (await client.wait_for_completion("i")).output == "c"
+    assert (await client.purge("i")).instances == 1
+    await stage.transact(HISTORY, late)
+    await stage.put(*stage.puts[0])
+    await asyncio.sleep(5)
+    assert not await stage.history("i")
+    await stage.transact(HISTORY, late)
+    await client.purge("i")
+    assert not await stage.history("i")
+
+
+@with_few_operations
+@on_stage
+async def test_one_that_names_a_redo_log(stage: Stage, client: holdtrue.Client) -> None:
+    await leaves_the_id_free(stage, client, goes_on, "-log.json.gz")
+
+
+@on_stage
+async def test_one_that_names_a_large_status(stage: Stage, client: holdtrue.Client) -> None:
+    await leaves_the_id_free(stage, client, shows_much, "-status.json.gz")
 
 
 @on_stage

@@ -12,7 +12,7 @@ from holdtrue.core.events import (
     TaskFailed,
     TimerFired,
 )
-from holdtrue.stores.errors import StoreUnavailable
+from holdtrue.stores.errors import StoreCorrupt, StoreUnavailable
 from holdtrue.stores.protocol import Lease
 
 from .access import Access
@@ -47,7 +47,12 @@ class Leftovers:
     async def finished(self, held: Held, read: Read) -> Read:
         state = held.state
         if state.log is not None and not state.purging:
-            await self._roll_forward(held, state)
+            try:
+                await self._roll_forward(held, state)
+            except StoreCorrupt:
+                if read.sentinel is None or not self._loader.is_replaced(read.row, read.sentinel):
+                    raise
+                return await self._loader.given_way(held, read.sentinel)
             read = await self._loader.load(held)
         if not state.purging and not self._committer.has_sent(held):
             await self.pay(held, read)

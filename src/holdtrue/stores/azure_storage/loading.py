@@ -20,7 +20,7 @@ from .payloads import Payloads
 from .row_reading import turned_back
 from .sentinel import Sentinel, record_of
 from .service import Row
-from .verdicts import RowView, stands, was_purged, was_rewound_by_dotnet
+from .verdicts import RowView, names_newer_start, stands, was_purged, was_rewound_by_dotnet
 
 
 class Read(msgspec.Struct, kw_only=True):
@@ -65,14 +65,19 @@ class Loader:
                 self._access.history_partition(instance_id), self._access.instances_row(instance_id)
             )
         sentinel = partition.sentinel
-        if sentinel is not None:
-            sentinel = await self._payloads.whole(sentinel)
         if not begins and not stands(sentinel, row):
             # Rule 7: what its absence says holds for a later row only.
             row = await self._access.instances_row(instance_id)
         if sentinel is not None and not sentinel.state.purging and was_purged(row, sentinel):
             await self._eraser.take_back(instance_id, sentinel)
             return await self.load(held)
+        if sentinel is not None:
+            try:
+                sentinel = await self._payloads.whole(sentinel)
+            except StoreCorrupt:
+                if not self.is_replaced(row, sentinel):
+                    raise
+                return await self.given_way(held, sentinel)
         history: list[HistoryRow] = []
         if stands(sentinel, row) and sentinel.state.log is None:
             history = await self._formats.history(instance_id, partition.rows, sentinel)
@@ -82,6 +87,18 @@ class Loader:
                 rows = [turned_back(one) for one in partition.rows]
                 history = await self._formats.history(instance_id, rows, sentinel)
         return self._into(held, partition, row, sentinel, history)
+
+    def is_replaced(self, row: Row | None, sentinel: Sentinel) -> bool:
+        """Whether a start waits that takes the place of what stands there, whatever that is."""
+        return row is not None and names_newer_start(self._formats.row_view(row), sentinel)
+
+    async def given_way(self, held: Held, sentinel: Sentinel) -> Read:
+        """An instance without the execution that a start replaces, and of which a blob is gone: a first commit that came
+        when it had been purged, with all its blobs, is there again and can be read no more."""
+        again = await self._access.sentinel(held.instance_id)
+        if again is not None and again.etag == sentinel.etag:
+            await self._eraser.take_back(held.instance_id, sentinel)
+        return await self.load(held)
 
     def _is_rewound(self, row: Row | None, sentinel: Sentinel, history: list[HistoryRow]) -> bool:
         """Whether .NET has rewound what our last write says has ended (rule 8); not so where its rewind found nothing
