@@ -162,6 +162,7 @@ class AzureCluster(Cluster):
         self.counts: Counter[str] = Counter()
         self.errors = Errors()
         self.faults_over = False
+        self.twice: set[str] = set()
         self.failed: list[BaseException] = []
         self.code = 1
         self.codes: dict[str, int] = {}
@@ -173,6 +174,11 @@ class AzureCluster(Cluster):
         self._host_names: set[str] = set()
         self._not_wanted: set[str] = set()
         self._at_once = 0
+
+    def may_have_events_twice(self, name: str) -> None:
+        """Noted: an event has no id of its own, and the messages that wait are not seen."""
+        self.twice.add(name)
+        self.ledger.twice.add(name)  # type: ignore[attr-defined]
 
     def at(self, call: Call) -> CallFault | None:  # type: ignore[override]
         """What happens to a call: nothing, when faults are over."""

@@ -342,7 +342,7 @@ class Early(Programs):
     async def _use(self, user: Insisting) -> None:
         await user.start("early", [self.programs["early"], []], start_at=timedelta(seconds=20))
         for tag in self._tags:
-            await user.do(lambda tag=tag: user.client.raise_event("early", "Go", tag))  # type: ignore[misc]
+            await user.raise_event("early", "Go", tag)
         await user.ended("early")
 
 
@@ -363,7 +363,7 @@ class Away(Programs):
         for name in cluster.names:
             await cluster.leave(name)
         for tag in self._tags:
-            await user.do(lambda tag=tag: client.raise_event("w", "Go", tag))  # type: ignore[misc]
+            await user.raise_event("w", "Go", tag)
         with as_part(None):
             for name in cluster.names:
                 cluster.boot(name)

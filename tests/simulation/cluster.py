@@ -164,6 +164,8 @@ class Cluster:
         self.counts: Counter[str] = Counter()
         self.errors = Errors()
         self.faults_over = False
+        self.twice: set[str] = set()
+        """Instances of which is not known how often their events came."""
         self.failed: list[BaseException] = []
         self._at_once = 0
         self._kept: list[Any] = []
@@ -195,6 +197,9 @@ class Cluster:
         self.environments[name] = environment
         self._kept.append(store)
         return part, store, environment
+
+    def may_have_events_twice(self, name: str) -> None:
+        """A client raises an event once more on an instance that may have it.  (The ledger saw whether it has.)"""
 
     def at(self, part: str, point: int, verb: str) -> Fault | None:
         """What happens at a point of a part: nothing, when faults are over."""
@@ -468,9 +473,8 @@ class Insisting:
         self.cluster = cluster
         self.client = client
         self.part = part
-        self.unknown: Counter[str] = Counter()
 
-    async def do(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def do(self, call: Callable[[], Awaitable[Any]], unknown: Callable[[], None] = lambda: None) -> Any:
         """Until it is answered.  A call whose outcome was unknown at some time gives `(True, answer)`."""
         doubt = False
         while True:
@@ -478,6 +482,7 @@ class Insisting:
                 return doubt, await call()
             except OutcomeUnknown:
                 doubt = True
+                unknown()
             except StoreUnavailable:
                 pass
             await asyncio.sleep(1.0)
@@ -489,6 +494,12 @@ class Insisting:
         start_id = start_id or f"start-{name}"
         await self.do(
             lambda: self.client.start(orchestrator, input=payload, instance_id=name, start_id=start_id, **more)
+        )
+
+    async def raise_event(self, name: str, event: str, tag: str) -> None:
+        """Raise an event, once more where it is not known whether it was taken."""
+        await self.do(
+            lambda: self.client.raise_event(name, event, tag), lambda: self.cluster.may_have_events_twice(name)
         )
 
     async def status(self, name: str) -> holdtrue.InstanceStatus | None:

@@ -93,7 +93,7 @@ class Loader:
         return row is not None and names_newer_start(self._formats.row_view(row), sentinel)
 
     async def given_way(self, held: Held, sentinel: Sentinel) -> Read:
-        """An instance without the execution that a start replaces, and of which a blob is gone: it is a first commit that
+        """An instance without the execution that a start replaces, and of which a blob is gone: a first commit that
         came when it had been purged, its blobs too."""
         again = await self._access.sentinel(held.instance_id)
         if again is not None and again.etag == sentinel.etag:
