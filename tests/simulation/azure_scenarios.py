@@ -357,7 +357,7 @@ class Away(Programs):
         return [("user", self._use)]
 
     async def _use(self, user: Insisting) -> None:
-        cluster, client = user.cluster, user.client
+        cluster = user.cluster
         await user.start("w", [self.programs["w"], []])
         await user.until("w", lambda status: status.runtime_status is Status.RUNNING)
         for name in cluster.names:
