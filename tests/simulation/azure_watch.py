@@ -135,8 +135,8 @@ class Watch:
             entry.going_until = self.moment
         if row is None or entry.row_since is None:
             entry.row_since = None if row is None else self.moment
-        if sentinel is not None and (sentinel.state.purging or (row is None and _begins(sentinel))):
-            # Of the second kind it was purged before its first commit came, or came once more.
+        came_late = sentinel is not None and row is None and _came_late(entry, sentinel)
+        if sentinel is not None and (sentinel.state.purging or came_late):
             sentinel, history = None, []
         before = entry.projection
         projection: Projection | None = None
@@ -186,7 +186,7 @@ class Watch:
             return row, sentinel, []
         purged = self._is_purged(name, sentinel)
         if sentinel.state.log is not None:
-            if row is None and _begins(sentinel):
+            if row is None and _came_late(entry, sentinel):
                 return row, sentinel, []  # it came when it had been purged, its redo log with it
             log = self._formats.log_in(self._formats.blob_now(sentinel.state.log), sentinel.state.log)
             return row, sentinel, [one.event for one in log]
@@ -393,7 +393,7 @@ class Watch:
             rows = self._model.tables.look(self._names.history, key)
             if entry.projection is None and rows:
                 last = next((read_sentinel(row) for row in rows if row.key == "sentinel"), None)
-                if last is not None and _begins(last):
+                if last is not None and _came_late(entry, last):
                     continue  # it came late, and is taken back when anything comes for the id
                 found.append(f"{name!r} is gone, and its history has {len(rows)} rows: {[row.key for row in rows][:3]}")
                 continue
@@ -416,6 +416,12 @@ class Watch:
 def _same_custom_status(told: str | None, true: str | None) -> bool:
     """One that is too large for a row stands on the sentinel alone."""
     return told == true or (told is None and true is not None and is_large(true))
+
+
+def _came_late(entry: Entry, sentinel: Sentinel) -> bool:
+    """Whether a history without a row is of a first commit that came when it was purged: a client's start has had a
+    row, and of a child it is known what was."""
+    return _begins(sentinel) or (sentinel.execution_id in entry.purged and not sentinel.state.previous)
 
 
 def _begins(sentinel: Sentinel) -> bool:

@@ -36,6 +36,11 @@ async def shows_much(ctx: holdtrue.OrchestrationContext, text: str) -> str:
     return await ctx.call_activity(note, input=text)
 
 
+@app.orchestrator
+async def has_a_child(ctx: holdtrue.OrchestrationContext, text: str) -> str:
+    return await ctx.call_sub_orchestrator(one_step, input=text, instance_id="child")
+
+
 class Stage(Account):
     """An account; `first` is called with each history transaction before it is done."""
 
@@ -169,6 +174,44 @@ async def test_one_that_names_a_redo_log(stage: Stage, client: holdtrue.Client) 
 @on_stage
 async def test_one_that_names_a_large_status(stage: Stage, client: holdtrue.Client) -> None:
     await leaves_the_id_free(stage, client, shows_much, "-status.json.gz")
+
+
+@pytest.mark.parametrize("by", ["a purge", "a message", "another start"])
+def test_the_first_commit_of_a_child_comes_when_it_was_purged(by: str) -> None:
+    """A child has no row before it; so its purge leaves a note."""
+
+    async def comes_late(stage: Stage, client: holdtrue.Client) -> None:
+        commits: list[list[Operation]] = []
+
+        async def noted(operations: list[Operation]) -> None:
+            if operations[0].partition == "child":
+                commits.append(operations)
+
+        stage.first = noted
+        await client.start(has_a_child, input="a", instance_id="i")
+        await client.wait_for_completion("i")
+        stage.first = None
+        started = next(put for put in stage.puts if "ExecutionStarted" in put[1] and '"child"' in put[1])
+        await client.purge("i")
+        assert not await stage.history("child")
+        await stage.transact(HISTORY, commits[0])
+        assert await stage.history("child")
+        assert await client.get_status("child") is None
+        await asyncio.sleep(2)
+        if by == "another start":
+            await client.start(has_a_child, input="b", instance_id="i")
+            assert (await client.wait_for_completion("i")).output == "b"
+            assert ran == ["a", "b"]
+            return
+        if by == "a purge":
+            await client.purge("child")
+        else:
+            await stage.put(*started)
+            await asyncio.sleep(5)
+        assert not await stage.history("child")
+        assert ran == ["a"]
+
+    on_stage(comes_late)()
 
 
 @on_stage

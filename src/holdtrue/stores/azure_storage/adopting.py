@@ -40,6 +40,7 @@ from .mail import Mail
 from .owing import Outgoing, derived_id
 from .planning import Part
 from .posting import Poster
+from .purged_starts import PurgedStarts
 from .row_writing import RowWriter
 from .sentinel import Sentinel, next_episode
 from .terminating import Terminator
@@ -69,6 +70,7 @@ class Adopter:
         waiting: WaitingInstances,
         terminator: Terminator,
         local: LocalRuns,
+        purged: PurgedStarts,
         has_code: Callable[[str], bool],
         came: Callable[[], None],
     ) -> None:
@@ -84,6 +86,7 @@ class Adopter:
         self._waiting = waiting
         self._terminator = terminator
         self._local = local
+        self._purged = purged
         self._has_code = has_code
         self.kept_for: set[str] = set()
         """Instances that have yet to begin, beside which this host has kept messages."""
@@ -112,6 +115,8 @@ class Adopter:
                 return None
             read = again
         read = await self._leftovers.finished(held, read)
+        if read.projection is None:
+            arrived = await self._without_purged_children(instance_id, arrived)
         arrived = await self._take_over(held, read, arrived)
         kept = await kept_beside(self._formats, self._letters, self._mail, held, read.partition.extras)
         status = None if read.projection is None else read.projection.status
@@ -144,6 +149,14 @@ class Adopter:
         held.given = {one.key: one for one in decided.give}
         held.history = read.events if record.length else None
         return held, LockedInstance(lease=lease, record=record, messages=[_inbound(one) for one in decided.give])
+
+    async def _without_purged_children(self, instance_id: str, arrived: Sequence[Arrived]) -> list[Arrived]:
+        """The messages without the starts of children that have run and were purged: such a one came once more."""
+        over = [one for one in arrived if await self._purged.has_begun(instance_id, one)]
+        for one in over:
+            log.warning("instance %r was purged, and its start came once more: it begins nothing", instance_id)
+            await self._mail.delete(one.key)
+        return [one for one in arrived if one not in over]
 
     async def _read_or_set_aside(self, held: Held, arrived: Sequence[Arrived]) -> Read | None:
         """Read an instance again that could not be read: it may have been written between two pages.

@@ -17,6 +17,7 @@ from .erasing import Eraser
 from .formats import Formats, HistoryRow
 from .holding import Held
 from .payloads import Payloads
+from .purged_starts import PurgedStarts
 from .row_reading import turned_back
 from .sentinel import Sentinel, record_of
 from .service import Row
@@ -48,10 +49,11 @@ class Read(msgspec.Struct, kw_only=True):
 class Loader:
     """Reads instances for who owns them."""
 
-    def __init__(self, access: Access, formats: Formats, eraser: Eraser) -> None:
+    def __init__(self, access: Access, formats: Formats, eraser: Eraser, purged: PurgedStarts) -> None:
         self._access = access
         self._formats = formats
         self._eraser = eraser
+        self._purged = purged
         self._payloads = Payloads(formats)
 
     async def load(self, held: Held, *, begins: bool = False) -> Read:
@@ -68,7 +70,7 @@ class Loader:
         if not begins and not stands(sentinel, row):
             # Rule 7: what its absence says holds for a later row only.
             row = await self._access.instances_row(instance_id)
-        if sentinel is not None and not sentinel.state.purging and was_purged(row, sentinel):
+        if sentinel is not None and not sentinel.state.purging and await self._was_purged(instance_id, row, sentinel):
             await self._eraser.take_back(instance_id, sentinel)
             return await self.load(held)
         if sentinel is not None:
@@ -87,6 +89,9 @@ class Loader:
                 rows = [turned_back(one) for one in partition.rows]
                 history = await self._formats.history(instance_id, rows, sentinel)
         return self._into(held, partition, row, sentinel, history)
+
+    async def _was_purged(self, instance_id: str, row: Row | None, sentinel: Sentinel) -> bool:
+        return was_purged(row, sentinel) or await self._purged.has_child(instance_id, row, sentinel)
 
     def is_replaced(self, row: Row | None, sentinel: Sentinel) -> bool:
         """Whether a start waits that takes the place of what stands there, whatever that is."""

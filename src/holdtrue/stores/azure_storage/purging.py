@@ -29,7 +29,7 @@ from .purged_starts import PurgedStarts
 from .reading import Reader
 from .sentinel import Sentinel, State, state_values
 from .service import BlobInfo, Conflict, Do, NotThere, Operation, Row
-from .verdicts import names_newer_start, was_purged
+from .verdicts import names_newer_start
 
 log = logging.getLogger("holdtrue.azure_storage")
 
@@ -87,7 +87,8 @@ class Purger:
                 return True
             record, row, sentinel = standing.record, standing.row, standing.sentinel
             if record is None:
-                if sentinel is not None and (sentinel.state.purging or was_purged(row, sentinel)):
+                # What is not there, and has a history without a row, came after its purge.
+                if sentinel is not None and (sentinel.state.purging or (row is None and sentinel.has_history)):
                     await self._eraser.erase(instance_id, sentinel)
                 return False
             newer = standing.view is not None and sentinel is not None and names_newer_start(standing.view, sentinel)

@@ -139,6 +139,8 @@ class Reader:
                 continue
             if told is Told.ROW and row is not None and view is not None and came_late(row, view):
                 told = Told.NOT_FOUND if await self._purged.has(row, view) else told
+            if told in (Told.SENTINEL, Told.HISTORY) and sentinel is not None:
+                told = Told.NOT_FOUND if await self._purged.has_child(instance_id, row, sentinel) else told
             record = await self._record(instance_id, told, row, view, sentinel)
             if record is None and told in (Told.SENTINEL, Told.ROW):
                 # What it names went between the reads: another execution stands there now, or nothing.

@@ -140,7 +140,7 @@ class AzureStorageStore:
         )
         listing = self._listing = Listing(access, formats, reader, reports, hosts)
         terminator = Terminator(poster, reader, listing)
-        loader = Loader(access, formats, eraser)
+        loader = Loader(access, formats, eraser, purged)
         leftovers = self._leftovers = Leftovers(access, formats, loader, poster, committer)
         adopter = Adopter(
             access,
@@ -155,6 +155,7 @@ class AzureStorageStore:
             waiting,
             terminator,
             local,
+            purged,
             self._orchestrators.__contains__,
             self._came,
         )

@@ -96,12 +96,21 @@ def was_purged(row: object | None, sentinel: Sentinel) -> bool:
     its way (rule 9), be it that the request came late, when a second try of it had long run to its end.
 
     The row was there before the start's message, and nobody but a purge takes it away.  A child has none before its
-    first commit.
+    first commit (`purged_starts` knows of those).
     """
+    told = sentinel.state.projection
+    return _is_first_without_row(row, sentinel) and told is not None and told.parent is None
+
+
+def may_be_purged_child(row: object | None, sentinel: Sentinel) -> bool:
+    """Whether this is the first commit of a child that has no row: none yet, or it was purged."""
+    told = sentinel.state.projection
+    return _is_first_without_row(row, sentinel) and told is not None and told.parent is not None
+
+
+def _is_first_without_row(row: object | None, sentinel: Sentinel) -> bool:
     state = sentinel.state
-    if row is not None or not sentinel.is_ours or not state.rows or state.previous:
-        return False
-    return state.projection is not None and state.projection.parent is None
+    return row is None and sentinel.is_ours and state.rows > 0 and not state.previous
 
 
 def names_newer_start(row: RowView, sentinel: Sentinel) -> bool:
