@@ -340,6 +340,22 @@ RULES = [
         "        pass",
     ),
     Rule(
+        "9",
+        "the purge of a child leaves no note",
+        "purged_starts.py",
+        "if view.is_child and view.start_id:",
+        "if view.is_child and not view.status:",
+        first="gone",
+    ),
+    Rule(
+        "3",
+        "a child's start that was put twice is not looked up among what was purged",
+        "purged_starts.py",
+        "if start.delivery == 1 and start.inserted - event.timestamp <= LATE_TICKS:",
+        "if start.delivery >= 1:",
+        first="gone",
+    ),
+    Rule(
         "16",
         "a session does not wait for what an earlier one of its host is writing",
         "taking.py",

@@ -271,10 +271,11 @@ class Rivals(Programs):
 
 
 class Gone(Programs):
-    """Two that are purged, one as soon as it has ended, one by .NET while it may not have begun: neither comes back."""
+    """Two that are purged, one with its child as soon as it has ended, one by .NET while it may not have begun: none
+    of them comes back."""
 
     def __init__(self) -> None:
-        super().__init__({"gone": [["echo", "a"]], "taken": [["echo", "b"]]}, longest=86_400.0)
+        super().__init__({"gone": [["child", [["echo", "a"]]]], "taken": [["echo", "b"]]}, longest=86_400.0)
 
     def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
         return [("user", self._use), ("net", self._take)]
@@ -285,7 +286,8 @@ class Gone(Programs):
         await user.do(lambda: user.client.purge("gone"))
         for _ in range(9):
             await asyncio.sleep(10.0)
-            await user.status("gone")
+            for name in ("gone", *(name for name in user.cluster.ledger.entries if ":" in name)):
+                await user.status(name)
 
     async def _take(self, user: Insisting) -> None:
         await user.start("taken", [self.programs["taken"], []])

@@ -236,6 +236,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
         Search((Mishap.LATE, Mishap.DOUBLED), ("tables.transact",), 60.0),
         Search((Mishap.LATE, Mishap.DOUBLED), ("tables.write",), 60.0, ("user",)),
         Search((Mishap.SLOW, Mishap.LOST), ("tables.transact",)),
+        Search((Mishap.DOUBLED,), ("queues.put",), 60.0, ("h",)),
     ),
     "followed": (Search((Mishap.SLOW, Mishap.SLOW_ANSWER), ("tables.write",), None, ("h",)),),
     "ticking": (Search((Mishap.SLOW,), ("tables.write", "tables.get"), 5.0),),
