@@ -340,6 +340,14 @@ RULES = [
         "        pass",
     ),
     Rule(
+        "14",
+        "a host that leaves polls a queue that it gains meanwhile",
+        "polling.py",
+        "if not self._is_closed and partition not in self._control:",
+        "if partition not in self._control:",
+        first="more seeds",
+    ),
+    Rule(
         "9",
         "the purge of a child leaves no note",
         "purged_starts.py",
