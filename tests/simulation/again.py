@@ -1,10 +1,11 @@
 """Plays a run again: that of a seed, a fixed scenario with one fault, or what was saved of a run.
 
-    python tests/simulation/again.py SEED [MemoryHubs|SqliteHub] [--save FILE]
-    python tests/simulation/again.py --fixed SCENARIO --fault JSON [MemoryHubs|SqliteHub]
+    python tests/simulation/again.py SEED [MemoryHubs|SqliteHub|AzureStorage|BesideDotNet|Slowly] [--save FILE]
+    python tests/simulation/again.py --fixed SCENARIO --fault JSON [MemoryHubs|SqliteHub|AzureStorage]
     python tests/simulation/again.py --file FILE
 
-`--save` writes the seed and the shortest list of faults that breaks it into a small file, for `--file`.
+`--save` writes the seed and the shortest list of faults that breaks it into a small file, for `--file`; not of a run on
+Azure Storage, which its seed alone names.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import players
 import saved
 import search
 
@@ -54,16 +56,22 @@ def _asked(given: argparse.Namespace) -> Callable[[], None] | None:
         run = saved.read(given.file)
         return None if words or given.fixed or given.fault else lambda: search.saved_run(run)
     if given.fixed is not None:
-        hub = saved.hub_of("HUB", words[0]) if words else "MemoryHubs"
         if len(words) > 1 or given.fault is None:
             return None
+        if words == ["AzureStorage"]:
+            return players.on_azure(given.fixed, given.fault)
+        hub = saved.hub_of("HUB", words[0]) if words else "MemoryHubs"
         single = saved.with_fault("--fixed", given.fixed, given.fault, hub)
         return lambda: search.saved_run(single)
     if not 1 <= len(words) <= 2 or given.fault is not None:
         return None
     seed = saved.seed_of("SEED", words[0])
-    kind = saved.HUBS[saved.hub_of("HUB", words[1])] if len(words) == 2 else saved.HUBS["MemoryHubs"]
-    return lambda: search.by_seed(seed, kind)
+    play = players.PLAYERS[saved.kind_of("HUB", words[1]) if len(words) == 2 else "MemoryHubs"]
+    return lambda: _played(play, seed)
+
+
+def _played(play: Callable[[int], object], seed: int) -> None:
+    play(seed)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from azure_cluster import AzureCluster
 from azure_scenarios import BesideDotNet, Brief, DisturbedOnAzure, fixed_on_azure
 from broken import Broken
 from chance import AtSteps, Clock
+from saved import fault_text
 from search import Failed, shrink, story
 
 from holdtrue.stores.azure_storage import erasing, formats, keeping, planning
@@ -279,7 +280,17 @@ def with_one(name: str, fault: CallFault) -> None:
     if error is None and late > READ_BACK_SECONDS and _of_a_commit(cluster, fault):
         error = Broken(f"a commit's answer was lost, and all was done {late:g} s later than else")
     if error is not None:
-        raise Failed(f"scenario {name!r} on Azure Storage with {fault}: {error}\n{story(cluster)}") from error
+        raise Failed(
+            f"scenario {name!r} on Azure Storage with {fault}: {error}\n{_told(cluster, name, fault)}"
+        ) from error
+
+
+AGAIN = "again: .venv/bin/python tests/simulation/again.py"
+
+
+def _told(cluster: AzureCluster, name: str, fault: CallFault | Fault) -> str:
+    """The story of a fixed scenario with one fault, and the command that plays it again."""
+    return f"{story(cluster)}\n{AGAIN} --fixed {name} --fault '{fault_text(fault)}' AzureStorage"
 
 
 def _of_a_commit(cluster: AzureCluster, fault: CallFault) -> bool:
@@ -295,7 +306,9 @@ def slow_run(seed: int) -> None:
     faults = Slowly(seed)
     cluster, error = play(seed, fixed_on_azure()[name], faults, small=True)
     if error is not None:
-        raise Failed(f"{name!r} slowly, {seed}: {error}\nfaults: {faults.drawn}\n{story(cluster)}") from error
+        raise Failed(
+            f"{name!r} slowly, {seed}: {error}\nfaults: {faults.drawn}\n{story(cluster)}\n{AGAIN} {seed} Slowly"
+        ) from error
 
 
 def read_late(seed: int) -> None:
@@ -312,7 +325,9 @@ def beside_dotnet(seed: int) -> int:
     cluster, error = play(seed, BesideDotNet(seed), faults or CallFaultList(), small=seed % 4 == 1)
     if error is not None:
         drawn = faults.drawn if faults else []
-        raise Failed(f"seed {seed} beside .NET: {error}\nfaults: {drawn}\n{story(cluster)}") from error
+        raise Failed(
+            f"seed {seed} beside .NET: {error}\nfaults: {drawn}\n{story(cluster)}\n{AGAIN} {seed} BesideDotNet"
+        ) from error
     gaps: int = cluster.ledger.gaps  # type: ignore[attr-defined]
     return gaps
 
@@ -340,7 +355,10 @@ def by_seed(seed: int) -> None:
 
     drawn: Sequence[Any] = shrink([*faults.drawn, *steps.drawn], lambda some: again(some)[1] is not None)  # type: ignore[list-item]
     cluster, smaller = again(drawn)
-    raise Failed(f"seed {seed} on Azure Storage: {smaller or error}\nfaults: {drawn}\n{story(cluster)}") from error
+    raise Failed(
+        f"seed {seed} on Azure Storage: {smaller or error}\nfaults: {drawn}\n{story(cluster)}\n"
+        f"{AGAIN} {seed} AzureStorage"
+    ) from error
 
 
 def at_each_step(name: str) -> list[Fault]:
@@ -367,4 +385,6 @@ def with_step(name: str, fault: Fault) -> None:
     """A fixed scenario with one fault at a step; raises Failed."""
     cluster, error = play(1, fixed_on_azure()[name], CallFaultList(), FaultList([fault]), small=name in IN_SMALL)
     if error is not None:
-        raise Failed(f"scenario {name!r} on Azure Storage with {fault}: {error}\n{story(cluster)}") from error
+        raise Failed(
+            f"scenario {name!r} on Azure Storage with {fault}: {error}\n{_told(cluster, name, fault)}"
+        ) from error

@@ -7,16 +7,19 @@ import json
 import re
 from json.decoder import scanstring
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import cluster
 import msgspec
 from scenarios import Disturbed, Programs, fixed
 
 from holdtrue.testing.faults import Fault, Kind
+from holdtrue.testing.storage_faults import CallFault
 
 VERSION = 1
 HUBS = {"MemoryHubs": cluster.MemoryHubs, "SqliteHub": cluster.SqliteHub}
+KINDS = (*HUBS, "AzureStorage", "BesideDotNet", "Slowly")
+"""What a seed is played on; the last three on Azure Storage: alone, beside clients of .NET's, with slow requests."""
 
 
 class BadInput(Exception):
@@ -56,7 +59,7 @@ def write(path: Path, saved: Saved) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n")
 
 
-def fault_text(fault: Fault) -> str:
+def fault_text(fault: Fault | CallFault) -> str:
     """A fault as JSON."""
     return msgspec.json.encode(fault).decode()
 
@@ -103,6 +106,23 @@ def hub_of(name: str, text: str, offset: int = 0, word: str | None = None) -> st
     return word
 
 
+def kind_of(name: str, text: str, offset: int = 0, word: str | None = None) -> str:
+    """What a seed is played on; raises BadInput."""
+    word = text if word is None else word
+    if word not in KINDS:
+        raise BadInput(name, text, offset, f"there is no kind of hub {word!r}: {', '.join(KINDS)}")
+    return word
+
+
+def fault_on_azure(name: str, text: str) -> CallFault | Fault:
+    """A fault of a call (it has a `mishap`), or at a step, from JSON; raises BadInput."""
+    if "mishap" in text:
+        return cast(CallFault, _decode(name, text, CallFault))
+    fault: Fault = _decode(name, text, Fault)
+    _check(fault, name, text, "$")
+    return fault
+
+
 def with_fault(name: str, scenario: str, fault: str, hub: str) -> Saved:
     """A fixed scenario with one fault, which is given as JSON; raises BadInput."""
     _check(_decode("--fault", fault, Fault), "--fault", fault, "$")
@@ -121,7 +141,7 @@ def seeds(name: str, text: str) -> list[tuple[int, str]]:
             if len(words) != 2:
                 raise BadInput(name, text, offset, f"{line.strip()!r} is not a seed and a kind of hub")
             (first, at), (second, after) = ((word.group(), offset + word.start()) for word in words)
-            found.append((seed_of(name, text, at, first), hub_of(name, text, after, second)))
+            found.append((seed_of(name, text, at, first), kind_of(name, text, after, second)))
         offset += len(line)
     return found
 

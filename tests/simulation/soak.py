@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import azure_search
+import players
 import saved
 import search
 from chance import ByChance, Clock
@@ -61,14 +62,16 @@ def share(name: str, kind: str, number: int) -> Done:
 
 
 def on_azure(first: int) -> Done:
-    """Some seeds on Azure Storage, every fifth beside clients of .NET's."""
-    failed = []
+    """Some seeds on Azure Storage, every fifth beside clients of .NET's, every fifth slowly."""
+    failed, lines = [], []
     for seed in range(first, first + CHUNK):
+        kind = {0: "BesideDotNet", 1: "Slowly"}.get(seed % 5, "AzureStorage")
         try:
-            (azure_search.beside_dotnet if seed % 5 == 0 else azure_search.by_seed)(seed)
+            players.PLAYERS[kind](seed)
         except search.Failed as error:
             failed.append(str(error))
-    return Done(seeds=CHUNK, failed=tuple(failed))
+            lines.append(f"{seed} {kind}\n")
+    return Done(seeds=CHUNK, failed=tuple(failed), lines=tuple(lines))
 
 
 def at_steps_on_azure(name: str, number: int) -> Done:

@@ -4,20 +4,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
+import azure_search
+import players
 import pytest
 import saved
 import scenarios
 import search
 import soak
+from broken import Broken
 from chance import ByChance, Clock
 from cluster import MemoryHubs
 from scenarios import Disturbed
 
 from holdtrue.testing.faults import Fault, Kind
+from holdtrue.testing.storage_faults import CallFault, Mishap
 
 HERE = Path(__file__).parent
+LOST = '{"part": "h1", "point": 40, "mishap": "lost", "seconds": 1.0}'
 FAULT = '{"part": "h1", "point": 3, "kind": "late", "seconds": 3.0}'
 
 
@@ -113,6 +119,9 @@ def test_the_corpus_is_read_whole() -> None:
         ("again.py", "--fixed", "lives"),
         ("again.py", "--fixed", "dies", "--fault", FAULT),
         ("again.py", "--fixed", "lives", "--fault", "{"),
+        ("again.py", "--fixed", "dies", "--fault", LOST, "AzureStorage"),
+        ("again.py", "--fixed", "chain", "--fault", '{"mishap": "lost"}', "AzureStorage"),
+        ("again.py", "--fixed", "chain", "--fault", FAULT, "Slowly"),
         ("soak.py",),
         ("soak.py", "ten"),
         ("soak.py", "1", "-1"),
@@ -122,6 +131,20 @@ def test_the_corpus_is_read_whole() -> None:
 def test_arguments_that_say_nothing_run_nothing(arguments: tuple[str, ...]) -> None:
     done = _program(*arguments)
     assert done.returncode == 2 and done.stderr and not done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("again.py", "6", kind) for kind in saved.KINDS),
+        ("again.py", "--fixed", "chain", "--fault", LOST, "AzureStorage"),
+        ("again.py", "--fixed", "chain", "--fault", FAULT.replace("late", "crash at step"), "AzureStorage"),
+    ],
+    ids=" ".join,
+)
+def test_what_breaks_nothing_is_played_again(arguments: tuple[str, ...]) -> None:
+    done = _program(*arguments)
+    assert (done.returncode, done.stdout) == (0, "nothing is broken\n"), done.stderr
 
 
 # -- a failing run, as it is printed -----------------------------------------------------------------------
@@ -193,6 +216,7 @@ def test_a_list_of_faults_is_cut_down_to_those_that_matter() -> None:
 TRACES = """
 import sys
 import saved, search
+from broken import Broken
 from chance import ByChance, Clock
 from scenarios import Disturbed
 for seed in range(16):
@@ -212,3 +236,33 @@ def test_a_seed_is_the_same_run_whatever_hashes_are() -> None:
     assert first.returncode == 0, first.stderr
     assert len(first.stdout) > 50_000
     assert first.stdout == second.stdout
+
+
+def test_a_single_fault_on_azure_storage_too() -> None:
+    fault = CallFault(part="h1", point=40, mishap=Mishap.SLOW, seconds=1.0)
+    azure_search.with_one("chain", fault)  # nothing is broken, nor without any fault
+    with (
+        mock.patch.object(scenarios, "expected", lambda steps: ["another answer"]),
+        pytest.raises(search.Failed) as caught,
+    ):
+        azure_search.with_one("chain", fault)
+    last = str(caught.value).splitlines()[-1]
+    text = '{"part":"h1","point":40,"mishap":"slow","seconds":1.0}'
+    assert last == f"again: .venv/bin/python tests/simulation/again.py --fixed chain --fault '{text}' AzureStorage"
+
+
+def test_a_seed_on_azure_storage_too() -> None:
+    failing = Broken("planted")
+    with (
+        mock.patch.object(azure_search, "by_chance", lambda *given: (SimpleNamespace(trace=[]), failing)),
+        pytest.raises(search.Failed) as caught,
+    ):
+        azure_search.by_seed(6)
+    assert str(caught.value).splitlines()[-1].endswith("again.py 6 AzureStorage")
+    with mock.patch.dict(players.PLAYERS, AzureStorage=lambda seed: _fails(seed)):
+        done = soak.on_azure(0)
+    assert done.lines == tuple(f"{seed} AzureStorage\n" for seed in range(soak.CHUNK) if seed % 5 > 1)
+
+
+def _fails(seed: int) -> None:
+    raise search.Failed(f"seed {seed}")

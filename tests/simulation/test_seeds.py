@@ -1,8 +1,8 @@
 """Runs by chance: random work, random faults, several hosts; a failing seed is printed with how to see it again."""
 
-import cluster
 import pytest
 from cluster import MemoryHubs, SqliteHub
+from players import PLAYERS
 from search import by_seed, sweep
 from soak import known
 
@@ -26,5 +26,5 @@ def test_random_runs_on_the_sqlite_store(first: int) -> None:
 
 def test_seeds_that_failed_once() -> None:
     for seed, kind in known():
-        by_seed(seed, getattr(cluster, kind))
+        PLAYERS[kind](seed)
     sweep()
