@@ -197,6 +197,7 @@ def test_the_first_commit_of_a_child_comes_when_it_was_purged(by: str) -> None:
         await stage.transact(HISTORY, commits[0])
         assert await stage.history("child")
         assert await client.get_status("child") is None
+        assert not [event async for piece in client.store.history("child") for event in piece]
         await asyncio.sleep(2)
         if by == "another start":
             await client.start(has_a_child, input="b", instance_id="i")

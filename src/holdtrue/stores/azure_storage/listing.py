@@ -34,6 +34,7 @@ from .holding import Held
 from .host_rows import HostRows
 from .local import places
 from .progress import Report, Reports
+from .purged_starts import PurgedStarts
 from .reading import Reader
 from .verdicts import names_newer_start, stands
 
@@ -48,12 +49,21 @@ _CHILD_ANSWERS = (SubOrchestrationInstanceCompleted, SubOrchestrationInstanceFai
 class Listing:
     """Reads of many."""
 
-    def __init__(self, access: Access, formats: Formats, reader: Reader, reports: Reports, hosts: HostRows) -> None:
+    def __init__(
+        self,
+        access: Access,
+        formats: Formats,
+        reader: Reader,
+        reports: Reports,
+        hosts: HostRows,
+        purged: PurgedStarts,
+    ) -> None:
         self._access = access
         self._formats = formats
         self._reader = reader
         self._reports = reports
         self._hosts = hosts
+        self._purged = purged
 
     # -- histories -------------------------------------------------------------------------------------
 
@@ -70,7 +80,7 @@ class Listing:
             self._access.history_partition(instance_id), self._access.instances_row(instance_id)
         )
         sentinel = partition.sentinel
-        if not stands(sentinel, row):
+        if not stands(sentinel, row) or await self._purged.has_child(instance_id, row, sentinel):
             return [], set()
         if row is not None and names_newer_start(self._formats.row_view(row), sentinel):
             return [], set()

@@ -138,7 +138,7 @@ class AzureStorageStore:
         committer = self._committer = Committer(
             access, formats, mail, poster, self._rows, waiting, local, self._is_mine
         )
-        listing = self._listing = Listing(access, formats, reader, reports, hosts)
+        listing = self._listing = Listing(access, formats, reader, reports, hosts, purged)
         terminator = Terminator(poster, reader, listing)
         loader = Loader(access, formats, eraser, purged)
         leftovers = self._leftovers = Leftovers(access, formats, loader, poster, committer)
