@@ -285,7 +285,7 @@ RULES = [
         "ownership.py",
         "        return held is not None and self._lasts(partition, held)",
         "        return held is not None",
-        first="chain",
+        first="at steps",
     ),
     Rule(
         "2",

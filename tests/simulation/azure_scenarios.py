@@ -377,8 +377,8 @@ def fixed_on_azure() -> dict[str, Any]:
 
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
     `early` gets them before it begins, `renewed`, `rivals` and `followed` have one id live on and on, `gone` is purged,
-    `ticking` is started by a schedule, `big` has texts that no column holds, `deadly` kills its hosts, `beside` runs
-    one activity over many commits.
+    `ticking` is started by a schedule, `big` has texts that no column holds, `deadly` kills its hosts, `alone`
+    has one host, `beside` runs one activity over many commits.
     """
     some = {name: one for name, one in fixed().items() if name != "lives"}
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
@@ -401,5 +401,6 @@ def fixed_on_azure() -> dict[str, Any]:
         "ticking": Ticking(),
         "big": Programs({"b/1": big}, longest=86_400.0),
         "deadly": Deadly(),
+        "alone": Programs({"c": [["echo", "a"], ["status", "s"], ["thread", "b"]]}, longest=86_400.0),
         "beside": Programs({"l": [["beside", 9.0, ["a", "b", "c"]]]}, longest=86_400.0),
     }

@@ -203,6 +203,9 @@ def points(
 
 IN_SMALL = ("parts", "away", "early", "renewed", "rivals", "ticking")
 """Fixed scenarios that are run with small limits."""
+BY_ONE_HOST = ("alone",)
+"""Fixed scenarios with one host: when it stands still nobody takes over, so that its own clock alone tells it what it
+has lost."""
 READ_BACK_SECONDS = 5.0
 """A commit whose answer is lost is read back: nothing waits for a message to come again."""
 
@@ -241,6 +244,7 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
     ),
     "followed": (Search((Mishap.SLOW, Mishap.SLOW_ANSWER), ("tables.write",), None, ("h",)),),
     "ticking": (Search((Mishap.SLOW,), ("tables.write", "tables.get"), 5.0),),
+    "alone": (Search((Mishap.PAUSE_BEFORE, Mishap.PAUSE_AFTER)),),
     "beside": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
     **{name: _USUAL for name in LONG},
 }
@@ -262,7 +266,11 @@ def singles(name: str) -> list[CallFault]:
 
 
 def _fixed(name: str, *faults: CallFault) -> tuple[AzureCluster, Exception | None]:
-    return play(1, fixed_on_azure()[name], CallFaultList(faults), small=name in IN_SMALL)
+    return play(1, fixed_on_azure()[name], CallFaultList(faults), small=name in IN_SMALL, hosts=_hosts(name))
+
+
+def _hosts(name: str) -> int:
+    return 1 if name in BY_ONE_HOST else 2
 
 
 @cache
@@ -371,7 +379,8 @@ def at_each_step(name: str) -> list[Fault]:
                 met.append((part, point))
             return None
 
-    _, error = play(1, fixed_on_azure()[name], CallFaultList(), Listening(), small=name in IN_SMALL)
+    scenario, small, hosts = fixed_on_azure()[name], name in IN_SMALL, _hosts(name)
+    _, error = play(1, scenario, CallFaultList(), Listening(), small=small, hosts=hosts)
     if error is not None:
         raise error
     return [
@@ -383,7 +392,8 @@ def at_each_step(name: str) -> list[Fault]:
 
 def with_step(name: str, fault: Fault) -> None:
     """A fixed scenario with one fault at a step; raises Failed."""
-    cluster, error = play(1, fixed_on_azure()[name], CallFaultList(), FaultList([fault]), small=name in IN_SMALL)
+    scenario, small, hosts = fixed_on_azure()[name], name in IN_SMALL, _hosts(name)
+    cluster, error = play(1, scenario, CallFaultList(), FaultList([fault]), small=small, hosts=hosts)
     if error is not None:
         raise Failed(
             f"scenario {name!r} on Azure Storage with {fault}: {error}\n{_told(cluster, name, fault)}"

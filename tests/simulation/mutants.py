@@ -330,6 +330,11 @@ def late():
     for seed in range(search.LATE_READS):
         search.read_late(seed)
 
+def at_steps():
+    for fault in search.at_each_step("alone"):
+        if fault.kind is search.Kind.PAUSE_AT_STEP:
+            search.with_step("alone", fault)
+
 def beside_dotnet():
     for seed in range(search.BESIDE_DOTNET):
         search.beside_dotnet(seed)
@@ -341,6 +346,7 @@ every = {{
     "seeds": half_of_the_seeds,
     "slowly": slowly,
     "read late": late,
+    "at steps": at_steps,
     "beside .NET": beside_dotnet,
     **{{name: lambda name=name: single(name) for name in search.SEARCHES}},
     "more seeds": lambda: seeds(SEEDS // 2, SEEDS),

@@ -17,6 +17,8 @@ from azure_search import (
     with_step,
 )
 
+from holdtrue.testing.faults import Kind
+
 SEEDS, CHUNK = 200, 20
 SHARES = 4
 PLAYED = 2
@@ -55,6 +57,15 @@ def test_every_death_and_every_lost_answer(name: str, share: int) -> None:
     assert len(every) >= 8
     for fault in every[share::SHARES]:
         with_one(name, fault)
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_host_alone_that_stands_still_between_any_two_awaits(share: int) -> None:
+    """Nobody takes over: its own clock must tell it that its leases are over."""
+    every = [fault for fault in at_each_step("alone") if fault.kind is Kind.PAUSE_AT_STEP]
+    assert len(every) > 300
+    for fault in every[share::SHARES]:
+        with_step("alone", fault)
 
 
 @pytest.mark.parametrize("share", range(PLAYED))
