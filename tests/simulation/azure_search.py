@@ -1,10 +1,7 @@
 """Runs of the simulated hub on Azure Storage: one by a seed, one by a list of faults; the shortest list that fails."""
 
 import asyncio
-import gc
 import random
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -15,7 +12,7 @@ from azure_scenarios import BesideDotNet, Brief, DisturbedOnAzure, fixed_on_azur
 from broken import Broken
 from chance import AtSteps, Clock
 from saved import fault_text
-from search import Failed, shrink, story
+from search import Failed, shrink, story, what_died_lies_still
 
 from holdtrue.stores.azure_storage import erasing, formats, keeping, planning
 from holdtrue.testing.faults import Fault, FaultList, Faults, Kind
@@ -146,26 +143,6 @@ def _small_limits() -> Iterator[None]:
     finally:
         for (module, name, _), value in zip(SMALL, before, strict=True):
             setattr(module, name, value)
-
-
-@contextmanager
-def what_died_lies_still() -> Iterator[None]:
-    """A dead process's coroutines are not closed while the run goes on (that would run their `finally` blocks); and
-    when they are, nobody hears of it."""
-    collects, hook = gc.isenabled(), sys.unraisablehook
-    gc.disable()
-    gc.freeze()  # all that stands before the run need not be looked at after it
-    try:
-        yield
-    finally:
-        sys.unraisablehook = lambda info: None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            gc.collect()
-        sys.unraisablehook = hook
-        gc.unfreeze()
-        if collects:
-            gc.enable()
 
 
 SECONDS = {Mishap.LATE: 3.0, Mishap.DOUBLED: 3.0, Mishap.SLOW: 3.0, Mishap.SLOW_ANSWER: 3.0}

@@ -1,8 +1,10 @@
 """Runs of the simulation: one by a seed, one by a list of faults; the shortest list that fails; the story of a run."""
 
 import gc
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import saved
 from chance import CLIENTS_CANNOT, ByChance, Clock
@@ -41,20 +43,38 @@ class Failed(AssertionError):
         self.saved = saved
 
 
+@contextmanager
+def what_died_lies_still() -> Iterator[None]:
+    """A dead process's coroutines are not closed while the run goes on (that would run their `finally` blocks), nor in
+    the midst of whatever comes next; and when they are, nobody hears of it."""
+    collects, hook = gc.isenabled(), sys.unraisablehook
+    gc.disable()
+    gc.freeze()  # all that stands before the run need not be looked at after it
+    try:
+        yield
+    finally:
+        sys.unraisablehook = lambda info: None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            gc.collect()
+        sys.unraisablehook = hook
+        gc.unfreeze()
+        if collects:
+            gc.enable()
+
+
 def play(seed: int, scenario: Scenario, faults: Faults, hub: Hub, hosts: int = 2) -> tuple[Cluster, Exception | None]:
     """One run; what it broke, if anything."""
     cluster = Cluster(seed, faults, hub, hosts=hosts)
-    try:
-        with warnings.catch_warnings():
-            # Processes that died leave coroutines behind that were never finished.
-            warnings.simplefilter("ignore", RuntimeWarning)
+    with what_died_lies_still():
+        try:
             run(cluster.run(scenario))
             cluster.forget()
-        return cluster, None
-    except Exception as error:
-        return cluster, error
-    finally:
-        hub.close()
+            return cluster, None
+        except Exception as error:
+            return cluster, error
+        finally:
+            hub.close()
 
 
 def by_seed(seed: int, kind: Callable[[], Hub] = MemoryHubs) -> None:
@@ -165,10 +185,3 @@ def story(cluster: Cluster) -> str:
 
 _QUIET = frozenset({"renew", "fetch", "upkeep", "get_schedules", "fire_due", "lock_activities", "lock"})
 """Calls that stand in the story only where something happened to them."""
-
-
-def sweep() -> None:
-    """Let go of what runs have left."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        gc.collect()

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from azure_cluster import HUB, SETTINGS
-from azure_search import what_died_lies_still
+from search import what_died_lies_still
 
 import holdtrue
 from holdtrue.engine.finishing import EpisodeFinisher

@@ -45,7 +45,6 @@ def chunk(first: int, kind: str) -> Done:
         if error is not None:
             failed.append(f"seed {seed} on {kind}: {str(error)[:200]}")
             lines.append(f"{seed} {kind}\n")
-    search.sweep()
     return Done(seeds=CHUNK, passed=passed, failed=tuple(failed), lines=tuple(lines))
 
 
@@ -57,7 +56,6 @@ def share(name: str, kind: str, number: int) -> Done:
             search.with_one(name, fault, saved.HUBS[kind])
         except search.Failed as error:
             failed.append(str(error))
-    search.sweep()
     return Done(single=len(some), failed=tuple(failed))
 
 

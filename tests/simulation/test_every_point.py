@@ -3,7 +3,7 @@
 import pytest
 from cluster import SqliteHub
 from scenarios import fixed
-from search import LONGER, in_time, points, sweep, with_one
+from search import LONGER, in_time, points, with_one
 
 from holdtrue.testing.faults import AMBIGUOUS
 
@@ -21,7 +21,6 @@ def test_every_single_fault(name: str, share: int) -> None:
     assert len(every) > 300
     for fault in every[share::SHARES]:
         with_one(name, fault)
-    sweep()
 
 
 @pytest.mark.parametrize("name", [name for name in fixed() if name not in LONGER])
@@ -30,4 +29,3 @@ def test_ambiguous_writes_on_the_sqlite_store(name: str) -> None:
     assert len(every) > 50
     for fault in every[::ONE_OF_SQLITE]:
         with_one(name, fault, SqliteHub)
-    sweep()

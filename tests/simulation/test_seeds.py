@@ -3,7 +3,7 @@
 import pytest
 from cluster import MemoryHubs, SqliteHub
 from players import PLAYERS
-from search import by_seed, sweep
+from search import by_seed
 from soak import known
 
 SEEDS, CHUNK = 2_000, 50
@@ -14,17 +14,14 @@ ON_SQLITE, SMALL = 96, 8
 def test_random_runs_in_memory(first: int) -> None:
     for seed in range(first, first + CHUNK):
         by_seed(seed, MemoryHubs)
-    sweep()
 
 
 @pytest.mark.parametrize("first", range(0, ON_SQLITE, SMALL))
 def test_random_runs_on_the_sqlite_store(first: int) -> None:
     for seed in range(first, first + SMALL):
         by_seed(seed, SqliteHub)
-    sweep()
 
 
 def test_seeds_that_failed_once() -> None:
     for seed, kind in known():
         PLAYERS[kind](seed)
-    sweep()
