@@ -34,7 +34,15 @@ from holdtrue.schedules.planning import (
     plan_trigger,
 )
 from holdtrue.schedules.specification import Missed, Overlap, ScheduleSpec, decode_spec, encode_spec
-from holdtrue.stores.protocol import CreateOutcome, CreateResult, StoredSchedule, TaskHubStore, Tick, completed_tick
+from holdtrue.stores.protocol import (
+    STARTED,
+    CreateOutcome,
+    CreateResult,
+    StoredSchedule,
+    TaskHubStore,
+    Tick,
+    completed_tick,
+)
 
 __all__ = [
     "InvalidSchedule",
@@ -77,7 +85,7 @@ class ScheduleTick(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def started(self) -> bool:
         """Whether it made a run."""
-        return self.decision in {"started", "replaced"}
+        return self.decision in STARTED
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):

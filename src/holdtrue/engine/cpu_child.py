@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import runpy
-import select
+import selectors
 import signal
 import socket
 import sys
@@ -135,10 +135,11 @@ class Child:
             return self._client
 
     def _listen(self) -> None:
-        buffer = bytearray()
+        buffer, selector = bytearray(), selectors.DefaultSelector()  # `select` takes no descriptor above 1,023
+        selector.register(self._link, selectors.EVENT_READ)
         while True:
             run = self._current
-            ready, _, _ = select.select([self._link], [], [], None if run is None else SIGN_SECONDS)
+            ready = selector.select(None if run is None else SIGN_SECONDS)
             if run is not None:
                 run.send_sign()
             if not ready:

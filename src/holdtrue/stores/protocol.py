@@ -302,6 +302,10 @@ class StoredSchedule(msgspec.Struct, kw_only=True):
     etag: int
 
 
+STARTED = frozenset({"started", "replaced"})
+"""Decisions of ticks that made a run."""
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one tick of a schedule: what was decided, seeing which status, and what it started.
 

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,21 @@ def test_values_by_type_hints_and_one_process_for_many() -> None:
         assert refused.error_type.endswith("PayloadError") and "input of activity 'total'" in refused.message
         who = json.loads(result(await bench.run("who", details="[5]", options=ActivityOptions(attempt=3))) or "")
         assert who == ["order-1", 5, 3, 1, "x1:5", [5], "who"]
+
+    with_bench(app, test, processes=1)
+
+
+def test_a_host_with_very_many_open_files() -> None:
+    """Descriptors above 1,023 are beyond `select`: the process never got its work."""
+
+    async def test(bench: Bench) -> None:
+        with ExitStack() as files:
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2_048), limits[1]))
+            for _ in range(1_100):
+                files.enter_context(open(os.devnull, "rb"))
+            assert json.loads(result(await bench.run("total", '{"values": [1, 2]}')) or "")["total"] == 3
 
     with_bench(app, test, processes=1)
 

@@ -12,6 +12,7 @@ from holdtrue.core.messages import OutboundMessage, Start
 from holdtrue.core.projection import TERMINAL, Status
 from holdtrue.stores.decisions import not_started
 from holdtrue.stores.protocol import (
+    STARTED,
     CreateOutcome,
     CreateRequest,
     CreateResult,
@@ -181,16 +182,32 @@ class Schedules:
             if outcome.result is CreateResult.REFUSED and commit.state_if_refused is not None:
                 state, due = commit.state_if_refused, commit.due_if_refused
             record = completed_tick(commit, outcome)
-        ticks = {_key(one.due): one for one in [*commit.missed, *([] if record is None else [record])]}
-        partition = _ticks(schedule.schedule_id)
-        await self._access.put_own(
-            [
-                Operation(do=Do.REPLACE, partition=partition, key=key, values=extra_text(one))
-                for key, one in ticks.items()
-            ]
-        )
+        records = [*commit.missed, *([] if record is None else [record])]
+        if record is not None and outcome is not None and outcome.result is CreateResult.REFUSED:
+            records.remove(record)
+            if not await self._recorded(record):
+                # Another has finished it, when nothing was in its way: its start stands.
+                state, due = schedule.state, schedule.due
+        ticks = {_key(one.due): _record(Do.REPLACE, one) for one in records}
+        await self._access.put_own(list(ticks.values()))
         await self._write(_Stored(msgspec.structs.replace(schedule, state=state, due=due)), etag)
         return outcome
+
+    async def _recorded(self, record: Tick) -> bool:
+        """Record a tick that has started nothing; false where it is recorded as one that has."""
+        operation = _record(Do.INSERT, record)
+        while True:
+            try:
+                await self._access.write_own(operation)
+                return True
+            except (Conflict, NotThere):
+                row = await self._access.get_own(operation.partition, operation.key)
+            if row is None:
+                operation = _record(Do.INSERT, record)
+            elif own_value(row, Tick).decision in STARTED:
+                return False
+            else:
+                operation = msgspec.structs.replace(operation, do=Do.REPLACE, etag=row.etag)
 
     async def _is_current(self, schedule_id: str, etag: str) -> bool:
         row = await self._access.get_own(PARTITION, escape_key(schedule_id))
@@ -241,6 +258,10 @@ class Schedules:
             rows = await self._access.query_own(where, select=("PartitionKey", "RowKey"))
             trimmed += await self._access.delete_all_own(rows)
         return trimmed
+
+
+def _record(do: Do, tick: Tick) -> Operation:
+    return Operation(do=do, partition=_ticks(tick.schedule_id), key=_key(tick.due), values=extra_text(tick))
 
 
 def _pending(commit: TickCommit) -> _Pending:
