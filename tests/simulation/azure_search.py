@@ -242,12 +242,9 @@ def singles(name: str) -> list[CallFault]:
     ]
 
 
-def _fixed(name: str, *faults: CallFault) -> tuple[AzureCluster, Exception | None]:
-    return play(1, fixed_on_azure()[name], CallFaultList(faults), small=name in IN_SMALL, hosts=_hosts(name))
-
-
-def _hosts(name: str) -> int:
-    return 1 if name in BY_ONE_HOST else 2
+def _fixed(name: str, *faults: CallFault, steps: Faults | None = None) -> tuple[AzureCluster, Exception | None]:
+    hosts = 1 if name in BY_ONE_HOST else 2
+    return play(1, fixed_on_azure()[name], CallFaultList(faults), steps, small=name in IN_SMALL, hosts=hosts)
 
 
 @cache
@@ -356,8 +353,7 @@ def at_each_step(name: str) -> list[Fault]:
                 met.append((part, point))
             return None
 
-    scenario, small, hosts = fixed_on_azure()[name], name in IN_SMALL, _hosts(name)
-    _, error = play(1, scenario, CallFaultList(), Listening(), small=small, hosts=hosts)
+    _, error = _fixed(name, steps=Listening())
     if error is not None:
         raise error
     return [
@@ -369,8 +365,7 @@ def at_each_step(name: str) -> list[Fault]:
 
 def with_step(name: str, fault: Fault) -> None:
     """A fixed scenario with one fault at a step; raises Failed."""
-    scenario, small, hosts = fixed_on_azure()[name], name in IN_SMALL, _hosts(name)
-    cluster, error = play(1, scenario, CallFaultList(), FaultList([fault]), small=small, hosts=hosts)
+    cluster, error = _fixed(name, steps=FaultList([fault]))
     if error is not None:
         raise Failed(
             f"scenario {name!r} on Azure Storage with {fault}: {error}\n{_told(cluster, name, fault)}"
