@@ -1,7 +1,7 @@
 """What is done a while after a commit (rule 9, and the debts that no commit clears), seen in the account itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +11,10 @@ import holdtrue
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.engine.settings import HostSettings
 from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
-from holdtrue.stores.azure_storage.service import Do, Instant, Operation, Row
+from holdtrue.stores.azure_storage.service import Do, Instant, Operation, Row, Unsure
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
+from holdtrue.stores.protocol import CommitOutcome, Committing
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import run
@@ -52,6 +53,15 @@ async def leaves_a_child(ctx: holdtrue.OrchestrationContext) -> None:
 
 
 @app.orchestrator
+async def waits_for_a_child(ctx: holdtrue.OrchestrationContext) -> str:
+    try:
+        await ctx.call_sub_orchestrator(child, instance_id="replaced")
+    except holdtrue.TaskFailedError as error:
+        return str(error)
+    return "it ended well"
+
+
+@app.orchestrator
 async def sleeps(ctx: holdtrue.OrchestrationContext, seconds: float) -> None:
     await ctx.create_timer(timedelta(seconds=seconds))
 
@@ -71,14 +81,14 @@ class Stage:
             operations = given[1] if verb == "transact" else [given[1]]
             self.writes += [(at, given[0], operation) for operation in operations]
 
-    async def host(self, *, local: bool = True, **more: Any) -> holdtrue.Host:
+    async def host(self, *, local: bool = True, code: holdtrue.App = app, **more: Any) -> holdtrue.Host:
         self._hosts += 1
         environment = SimulatedEnvironment(self._hosts)
         given = msgspec.structs.replace(SETTINGS, local_activities=local)
         store = AzureStorageStore(self.account, "Rows", environment=environment, settings=given)
         await store.open()
         settings = HostSettings(name=f"h{self._hosts}", retention=False, schedules=False, **more)
-        host = holdtrue.Host(app, store, settings=settings, environment=environment)
+        host = holdtrue.Host(code, store, settings=settings, environment=environment)
         await host.start()
         return host
 
@@ -199,4 +209,71 @@ async def test_a_session_that_is_taken_anew_meanwhile_is_not_disturbed(stage: St
     for number in range(20):
         status = await host.client.wait_for_completion(f"w{number}")
         assert status.runtime_status is holdtrue.Status.COMPLETED
+    await host.stop()
+
+
+@on_stage
+async def test_a_debt_is_not_cleared_between_a_start_over_an_end_and_its_first_commit(stage: Stage) -> None:
+    """What stood there stands until then: the write of a session that begins anew said that there was nothing."""
+    host = await stage.host()
+    await host.client.start(leaves_a_child, instance_id="leaves")
+    await host.client.wait_for_completion("leaves")
+    before = stage.sentinel("leaves")
+    assert before.state.owed
+    commit = host.store.commit
+
+    async def late(commits: Sequence[Committing]) -> list[CommitOutcome]:
+        await asyncio.sleep(3.0)
+        return await commit(commits)
+
+    host.store.commit = late  # type: ignore[method-assign]
+    await host.client.restart("leaves")
+    await asyncio.sleep(2.0)
+    assert stage.sentinel("leaves").state.episode == before.state.episode
+    status = await host.client.wait_for_completion("leaves")
+    assert status.runtime_status is holdtrue.Status.COMPLETED
+    assert stage.sentinel("leaves").execution_id != before.execution_id
+    await host.stop()
+
+
+@on_stage
+async def test_a_start_that_waits_for_its_code_leaves_what_it_replaces(stage: Stage) -> None:
+    """Written as gone while the start was kept, the live child was forgotten, and its parent waited for ever."""
+    host = await stage.host()
+    await host.client.start(waits_for_a_child, instance_id="parent")
+    await asyncio.sleep(2.0)
+    before = stage.sentinel("replaced")
+    await host.client.start("elsewhere", input=1.0, instance_id="replaced", reuse="replace")
+    await asyncio.sleep(2.0)
+    kept = stage.sentinel("replaced")
+    assert kept.state.waits and kept.state.rows == before.state.rows
+    await host.stop()
+    more = holdtrue.App()
+    for name, code in (("waits_for_a_child", waits_for_a_child), ("child", child), ("elsewhere", sleeps)):
+        more.orchestrator(name=name)(code)
+    host = await stage.host(code=more)
+    status = await host.client.wait_for_completion("parent")
+    assert "was replaced by another start" in str(status.output)
+    await host.stop()
+
+
+@on_stage
+async def test_the_parent_of_what_is_replaced_is_told_also_where_its_message_cannot_be_put_at_once(
+    stage: Stage,
+) -> None:
+    host = await stage.host()
+    await host.client.start(waits_for_a_child, instance_id="parent")
+    await asyncio.sleep(2.0)
+    put, refused = stage.account.queues.put, []
+
+    async def refuses_once(queue: str, text: str, *more: Any, **named: Any) -> Any:
+        if "was replaced by another start" in text and len(refused) < 100:
+            refused.append(text)
+            raise Unsure("simulated")
+        return await put(queue, text, *more, **named)
+
+    stage.account.queues.put = refuses_once  # type: ignore[method-assign]
+    await host.client.start(sleeps, input=100.0, instance_id="replaced", reuse="replace")
+    status = await host.client.wait_for_completion("parent")
+    assert refused and "was replaced by another start" in str(status.output)
     await host.stop()

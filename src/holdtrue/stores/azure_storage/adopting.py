@@ -365,15 +365,19 @@ class Adopter:
             id = derived_id(held.instance_id, start.execution_id or "", "refused", "0")
             await self._poster.send(held, [Outgoing(id, answer, 0)])
 
-    async def keep(self, held: Held, read: Read, messages: Sequence[Arrived]) -> None:
-        """Write messages beside the history, in transactions with the sentinel (rule 11)."""
+    async def keep(self, held: Held, read: Read, messages: Sequence[Arrived], *, waits: bool = False) -> None:
+        """Write messages beside the history, in transactions with the sentinel (rule 11).
+
+        `waits`: no host has its code.
+        """
         if not held.state.rows:
             self.kept_for.add(held.instance_id)
         for writes in await kept_rows(self._formats, held, messages):
             view = read.view
             execution = held.execution_id or ("" if view is None else view.execution_id)
             state = msgspec.structs.replace(
-                held.state,
+                held.standing,
+                waits=waits or held.state.waits,
                 episode=next_episode(held.state.episode, self._committer.chance()),
                 previous=held.state.episode,
             )
@@ -384,8 +388,7 @@ class Adopter:
         """Nobody here has its code: its messages wait beside its history, its start among them."""
         fresh = [one for one in decided.give if one.kept is None]
         if fresh:
-            held.state = msgspec.structs.replace(held.state, waits=True)
-            await self.keep(held, read, fresh)
+            await self.keep(held, read, fresh, waits=True)
         # The start may have been kept by another host, or before: it need not be among those that came now.
         started = next((one.event for one in decided.give if isinstance(one.event, ExecutionStarted)), read.started)
         named = None if read.row is None else read.row.values.get("Name")
@@ -434,6 +437,7 @@ class Adopter:
         held.gone = []
         held.dialect = more.dialect if more is not None else first.dialect
         held.deadline = None if more is None else more.deadline
+        held.stood = held.state
         held.state = msgspec.structs.replace(
             held.state, rows=0, size=0, projection=None, started=None, condition=None, log=None, local=[], keeper=None
         )

@@ -30,7 +30,7 @@ from .local import Place, choose_keeper, named, runnable, without
 from .local_runs import LocalRuns, Runs
 from .mail import Mail
 from .names import SENTINEL
-from .owing import Extra, Outgoing, RowExtra, derived_id, is_waited_for, sending
+from .owing import Extra, Outgoing, RowExtra, is_waited_for, sending
 from .payloads import Payloads
 from .planning import Base, Encode, Part, Plan, Taken, log_parts, owed_key, plan
 from .posting import Poster
@@ -106,6 +106,9 @@ class Committer:
                 held.is_current = True
                 return CommitOutcome(result=CommitResult.COMMITTED)
             commit = _with_recursion(commit)
+            if held.replaces is not None:
+                # Owed like any other message: its parent would wait for ever.
+                commit = msgspec.structs.replace(commit, messages=[held.replaces, *commit.messages])
             if held.kept_later and not commit.ended:
                 # No message drives the episode of what is still kept.
                 commit = msgspec.structs.replace(commit, wake=True)
@@ -157,6 +160,7 @@ class Committer:
             if result is not CommitResult.COMMITTED:
                 return CommitOutcome(result=result)
             self._after(held, commit, before)
+            held.replaces = None
             if keeper is not None:
                 self._local.keep(held, keeper)
             try:
@@ -256,7 +260,7 @@ class Committer:
                 # It may be held for long: what runs goes on under messages of the queue, and needs no keeper.
                 await self._local.let_go(runs, list(runs.items.values()))
             state = msgspec.structs.replace(
-                held.state,
+                held.standing,
                 condition=condition,
                 local=[],
                 keeper=None,
@@ -346,7 +350,7 @@ class Committer:
             return CommitResult.STALE
         if mark is not None and not part.aside:
             held.completed_at = mark.at
-        held.state = msgspec.structs.replace(part.state, mark=mark)
+        held.state, held.stood = msgspec.structs.replace(part.state, mark=mark), None
         held.execution_id = part.execution_id
         return CommitResult.COMMITTED
 
@@ -391,10 +395,6 @@ class Committer:
 
     async def _follow(self, held: Held, commit: EpisodeCommit, outgoing: Sequence[Outgoing]) -> None:
         """Send, bring the row up to date, delete what was used up.  Raises StoreError where it was not all sent."""
-        replaced, held.replaces = held.replaces, None
-        if replaced is not None:
-            id = derived_id(held.instance_id, held.execution_id, "replaced", "0")
-            outgoing = [Outgoing(id, replaced, held.state.number), *outgoing]
         await asyncio.gather(
             self._poster.send(held, outgoing),
             self._rows.after_commit(held, commit),
@@ -429,6 +429,8 @@ class Committer:
         owed, running = held.state.owed, [] if local else without(held.state.local, held.gone)
         if (not owed and running == held.state.local) or held.state.purging or not self.has_sent(held):
             return True
+        if held.stood is not None:
+            return True  # the first commit clears it
         gone = [
             Operation(do=Do.DELETE, partition=held.partition_key, key=owed_key(one.episode), etag=ANY)
             for one in owed

@@ -51,6 +51,7 @@ class Held:
         "start_id",
         "started",
         "state",
+        "stood",
     )
 
     def __init__(self, instance_id: str, partition_key: str, partition: int, lease: Lease) -> None:
@@ -62,6 +63,9 @@ class Held:
         self.completed_at: int | None = None
         """.NET's time of the last complete checkpoint, as it stands on the sentinel."""
         self.state = State()
+        self.stood: State | None = None
+        """What stands there, where a start is to take its place: `state` is without that execution, and is written with
+        the first commit and not before."""
         self.execution_id = ""
         self.row_etag: str | None = None
         self.row_execution: str | None = None
@@ -89,6 +93,11 @@ class Held:
         self.is_current = True
         """False where what stands there is not known any more: it is read anew."""
         self.busy = asyncio.Lock()
+
+    @property
+    def standing(self) -> State:
+        """What stands on the sentinel, to be written by whatever is no commit."""
+        return self.state if self.stood is None else self.stood
 
 
 class Keys:
