@@ -142,3 +142,20 @@ def test_what_waits_for_a_slot_goes_to_another_host_that_lives_and_only_then() -
         assert status.runtime_status is Status.COMPLETED and set(scene.ran.values()) == {1}
 
     in_virtual_time(scenario)
+
+
+def test_the_keeper_of_what_a_start_replaces_is_let_go_where_that_start_is_a_keeper_too() -> None:
+    """It lay in the queue, hidden again and again, for as long as its host lived."""
+
+    async def scenario() -> None:
+        scene = Scene()
+        host, _ = scene.host(2)
+        async with host:
+            await host.client.start(scene.fan, instance_id="i")
+            await asyncio.sleep(20)
+            await host.client.start(scene.fan, instance_id="i", reuse="replace")
+            status = await host.client.wait_for_completion("i")
+            assert status.output == WIDTH and set(scene.ran.values()) == {2}
+            assert scene.model.queues.look()[f"{HUB.lower()}-control-00"] == []
+
+    in_virtual_time(scenario)

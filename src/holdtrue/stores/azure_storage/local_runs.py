@@ -39,15 +39,19 @@ class Kept:
 
 
 class Runs:
-    """What runs here of one instance: activities by their place, and their keeper (None: it has not come yet)."""
+    """What runs here of one instance: activities by their place, and their keeper (None: it has not come yet).
 
-    __slots__ = ("context", "instance_id", "items", "keeper", "partition")
+    `followed` are keepers in whose place another has come: the next sentinel that is written lets them go.
+    """
+
+    __slots__ = ("context", "followed", "instance_id", "items", "keeper", "partition")
 
     def __init__(self, held: Held) -> None:
         self.instance_id = held.instance_id
         self.partition = held.partition
         self.items: dict[Place, WorkItem] = {}
         self.keeper: Kept | None = None
+        self.followed: list[Kept] = []
         self.context: dict[str, str] | None = None
 
 
@@ -138,6 +142,8 @@ class LocalRuns:
         copied = before is not None and before.id == keeper.id and before.number != keeper.key
         if before is not None and copied and self._mail.has(before.number):
             return False
+        if before is not None and before.id != keeper.id:
+            runs.followed.append(before)
         runs.keeper = Kept(keeper.key, keeper.id, keeper.delivery)
         return True
 
@@ -189,9 +195,11 @@ class LocalRuns:
         for item in gone:
             if item.local:
                 await self._work.remove(item)
-        keeper = runs.keeper
-        if keeper is not None and keeper.id != held.state.keeper:
+        over, runs.followed = runs.followed, []
+        if runs.keeper is not None and runs.keeper.id != held.state.keeper:
+            over.append(runs.keeper)
             runs.keeper = None
+        for keeper in over:
             if await self._mail.delete(keeper.number):
                 held.known_deleted.add(keeper.id)
         if not runs.items and runs.keeper is None:
