@@ -105,11 +105,8 @@ class BesideDotNet(DisturbedOnAzure):
     def clients(self, cluster: Cluster) -> list[tuple[str, Work]]:
         return [*super().clients(cluster), *((f"net{at}", self._net(deeds)) for at, deeds in enumerate(self._deeds))]
 
-    def may_stay(self, cluster: Cluster, name: str, status: Status) -> bool:
-        """A copy of the request to suspend may come when .NET has started it anew, and nobody looks any more.  The watch
-        tells what else stays."""
-        if name not in cluster.ledger.open():
-            return True
+    def may_stay(self, name: str, status: Status) -> bool:
+        """A copy of the request to suspend may come when .NET has started it anew, and nobody looks any more."""
         started = any(verb == "start" and whom == name for deeds in self._deeds for _, verb, whom in deeds)
         return status is Status.SUSPENDED and started
 

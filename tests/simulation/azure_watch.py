@@ -4,6 +4,7 @@ The truth of an instance is the fold of its event rows, or the start that its ro
 keeps is trusted.  It is kept apart from the store: reads the model's tables, and nothing of a host.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +41,6 @@ class Entry:
         self.followed: set[str] = set()
         """Executions that others have followed."""
         self.purged: set[str] = set()
-        self.is_anew = False
-        """Whether what stands there has begun once before."""
         self.episode = ""
         self.faces: list[tuple[int, Face]] = []
         self.row_since: int | None = None
@@ -82,6 +81,9 @@ class Watch:
         self.entries: dict[str, Entry] = {}
         self._purged: dict[str, str] = {}
         self._purge_over: dict[str, int] = {}
+        self._purging: Counter[str] = Counter()
+        self._half_purged: set[str] = set()
+        """Of whose next execution a purge of .NET's has deleted rows, which it had listed: that is damaged."""
         self._rewound: dict[str, str] = {}
         self._dotnet: set[str] = set()
         self.gaps = 0
@@ -114,6 +116,11 @@ class Watch:
         """Row and rows vanish from now on, in any order, whatever an owner writes meanwhile."""
         self._purged[name] = self.entries[name].execution
         self._dotnet.add(name)
+        self._purging[name] += 1
+
+    def dotnet_has_purged(self, name: str) -> None:
+        """Its last request is answered."""
+        self._purging[name] -= 1
 
     def dotnet_rewinds(self, name: str) -> None:
         """Rows are turned from now on: it has failed until the last of it, the instances row, is written."""
@@ -202,6 +209,10 @@ class Watch:
         for ordinal in range(sentinel.state.rows):
             found = events.get(ordinal)
             if found is None or found.values.get("ExecutionId") != sentinel.execution_id:
+                if self._purging[name]:
+                    self._purged[name] = sentinel.execution_id
+                    self._half_purged.add(name)
+                    return row, None, []
                 if purged:
                     return row, None, []
                 raise Broken(f"{name!r}: {sentinel.state.rows} rows are committed, and {ordinal} is not among them")
@@ -275,7 +286,6 @@ class Watch:
             again = again or row is None or not (_begins(sentinel) and names_newer_start(row, sentinel))
         if again and name not in self._dotnet:
             raise Broken(f"{name!r}: execution {execution} begins a second time")
-        entry.is_anew = again
         if entry.execution:
             entry.followed.add(entry.execution)
 
@@ -327,6 +337,8 @@ class Watch:
         """
         seen = None if projection is None else face(projection)
         entry = self.entries.get(name)
+        if name in self._half_purged:
+            return
         if seen is None and entry is not None and (entry.is_going or entry.going_until >= since):
             return
         faces = [] if entry is None else entry.faces
@@ -364,12 +376,11 @@ class Watch:
         return None if entry is None or entry.projection is None else entry.projection.status
 
     def open(self) -> dict[str, str]:
-        """What has not ended, but for what began anew since its start's row came late, after a purge of .NET's (which
-        leaves no note): what it waits for may have been used up in its first life."""
+        """What has not ended."""
         return {
             name: f"{entry.projection.status.name} after {len(entry.history)} events"
             for name, entry in self.entries.items()
-            if entry.projection is not None and entry.projection.status not in TERMINAL and not entry.is_anew
+            if entry.projection is not None and entry.projection.status not in TERMINAL
         }
 
     # -- at rest ---------------------------------------------------------------------------------------

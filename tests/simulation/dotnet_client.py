@@ -167,6 +167,7 @@ class DotNetClient:
                 for batch in batches
             ),
         )
+        self._watch.dotnet_has_purged(name)
 
     # -- requests --------------------------------------------------------------------------------------
 

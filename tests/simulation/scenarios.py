@@ -184,10 +184,10 @@ class Disturbed(Programs):
             self._check_ticks(cluster)
         for name in self.disturbed:
             status = cluster.ledger.status_of(name)
-            if status is not None and status not in TERMINAL and not self.may_stay(cluster, name, status):
+            if status is not None and status not in TERMINAL and not self.may_stay(name, status):
                 raise Broken(f"{name!r} is {status.name}")
 
-    def may_stay(self, cluster: Cluster, name: str, status: Status) -> bool:
+    def may_stay(self, name: str, status: Status) -> bool:
         """Whether what does not go on may be left so."""
         return False
 

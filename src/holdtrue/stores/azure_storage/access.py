@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from .service import (
     Operation,
     Refused,
     Row,
+    RowPage,
     Service,
     ServiceError,
     Test,
@@ -131,33 +132,25 @@ class Access:
         self, table: str, where: Filter | None, *, select: Sequence[str] | None = None, top: int | None = None
     ) -> list[Row]:
         """All rows that a filter finds, however many pages they come in."""
-        rows, _ = await self._pages(table, where, select=select, top=top)
-        return rows
+        return [row async for page in self.pages(table, where, select=select, top=top) for row in page]
 
     async def history_partition(self, instance_id: str) -> Partition:
-        """The whole history partition.
+        """The whole history partition, as it stood at one moment.
 
-        More than a page is no snapshot: it is read again until the sentinel is the same before and after.
+        More than a page is no snapshot: then it is read until the sentinel is the same before all pages and after them.
         """
-        key = escape_key(instance_id)
-        where = Test("PartitionKey", "eq", key)
+        where = Test("PartitionKey", "eq", escape_key(instance_id))
+        page = await self._page(self.names.history, where)
+        if page.token is None:
+            return _sorted_out(page.rows)
+        before = await self.sentinel(instance_id)
         for _ in range(TRIES * 4):
-            rows, pages = await self._pages(self.names.history, where)
-            found = _sorted_out(rows)
-            if pages == 1 or await self._is_still(instance_id, found.sentinel):
+            found = _sorted_out(await self.query(self.names.history, where))
+            after = await self.sentinel(instance_id)
+            if _etag(before) == _etag(found.sentinel) == _etag(after):
                 return found
+            before = after
         raise StoreUnavailable(f"instance {instance_id!r}: its history changes while it is read; try again later")
-
-    async def _pages(
-        self, table: str, where: Filter | None, *, select: Sequence[str] | None = None, top: int | None = None
-    ) -> tuple[list[Row], int]:
-        """All rows that a filter finds, and in how many pages they came."""
-        rows: list[Row] = []
-        pages = 0
-        async for page in self.pages(table, where, select=select, top=top):
-            rows += page
-            pages += 1
-        return rows, pages
 
     async def pages(
         self, table: str, where: Filter | None, *, select: Sequence[str] | None = None, top: int | None = None
@@ -165,19 +158,14 @@ class Access:
         """The rows that a filter finds, as they come: some pages are empty, and only the absent token is the end."""
         token: str | None = None
         while True:
-            asked = token
-            page = await self.read(
-                f"table {table}",
-                lambda: self.service.tables.query(table, where, select=select, top=top, token=asked),  # noqa: B023
-            )
+            page = await self._page(table, where, select=select, top=top, token=token)
             yield page.rows
             token = page.token
             if token is None:
                 return
 
-    async def _is_still(self, instance_id: str, sentinel: Sentinel | None) -> bool:
-        now = await self.sentinel(instance_id)
-        return (None if now is None else now.etag) == (None if sentinel is None else sentinel.etag)
+    async def _page(self, table: str, where: Filter | None, **more: Any) -> RowPage:
+        return await self.read(f"table {table}", lambda: self.service.tables.query(table, where, **more))
 
     async def children_rows(self, instance_id: str) -> list[Row]:
         """The instances rows that name this one as parent."""
@@ -311,6 +299,10 @@ class Access:
         except NotThere:
             return False
         return True
+
+
+def _etag(sentinel: Sentinel | None) -> str | None:
+    return None if sentinel is None else sentinel.etag
 
 
 def _sorted_out(rows: Sequence[Row]) -> Partition:

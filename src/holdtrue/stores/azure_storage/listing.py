@@ -85,10 +85,8 @@ class Listing:
         if row is not None and names_newer_start(self._formats.row_view(row), sentinel):
             return [], set()
         local = {ordinal for execution, ordinal in places(sentinel.state.local) if execution == sentinel.execution_id}
-        if sentinel.state.log is not None:
-            log = await self._formats.redo_log(sentinel.state.log)
-            return [HistoryRow(ordinal, one.event, one.more) for ordinal, one in enumerate(log)], local
-        return await self._formats.history(instance_id, partition.rows, sentinel), local
+        rows = await self._reader.rows_of(instance_id, partition.rows, sentinel)
+        return (rows, local) if rows is not None else await self._rows_and_local(instance_id)
 
     async def history_of(self, held: Held) -> list[AnyEvent] | None:
         """The events of a held instance; None where somebody else wrote since it was taken."""

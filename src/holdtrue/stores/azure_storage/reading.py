@@ -15,7 +15,7 @@ from holdtrue.stores.errors import StoreCorrupt
 from holdtrue.stores.protocol import InstanceRecord
 
 from .access import Access
-from .formats import Formats
+from .formats import Formats, HistoryRow
 from .host_rows import HostRows
 from .payloads import Payloads
 from .purged_starts import PurgedStarts, came_late
@@ -229,6 +229,22 @@ class Reader:
         one = await self._formats.event(instance_id, row)
         return one.event if isinstance(one.event, ExecutionStarted) else None
 
+    async def rows_of(self, instance_id: str, rows: Sequence[Row], sentinel: Sentinel) -> list[HistoryRow] | None:
+        """The history that counts, of a partition that was read: of its redo log where that is not rolled forward yet.
+
+        None where it has been rolled forward since: the partition is to be read again.  Raises StoreCorrupt.
+        """
+        if sentinel.state.log is None:
+            return await self._formats.history(instance_id, rows, sentinel)
+        try:
+            log = await self._formats.redo_log(sentinel.state.log)
+        except StoreCorrupt:
+            again = await self._access.sentinel(instance_id)
+            if again is not None and again.etag == sentinel.etag:
+                raise
+            return None
+        return [HistoryRow(ordinal, one.event, one.more) for ordinal, one in enumerate(log)]
+
     async def _from_history(self, instance_id: str, row: Row | None) -> InstanceRecord | None:
         """The record as the history tells it: .NET wrote after us, or we never did."""
         partition = await self._access.history_partition(instance_id)
@@ -239,7 +255,9 @@ class Reader:
             sentinel = await self._whole(instance_id, sentinel)
             if sentinel is None:
                 return await self._from_history(instance_id, row)
-        history = await self._formats.history(instance_id, partition.rows, sentinel)
+        history = await self.rows_of(instance_id, partition.rows, sentinel)
+        if history is None:
+            return await self._from_history(instance_id, row)
         started = next((one.event for one in history if isinstance(one.event, ExecutionStarted)), None)
         if started is None:
             return None
