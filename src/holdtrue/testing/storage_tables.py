@@ -4,6 +4,7 @@ import bisect
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
@@ -279,6 +280,7 @@ def _from_token(token: str) -> Place:
     return _place(names["NextPartitionKey"], names["NextRowKey"])
 
 
+@lru_cache(maxsize=4096)
 def _etag(written: Ticks) -> str:
     return f"W/\"datetime'{quote(table_text(written))}'\""
 
