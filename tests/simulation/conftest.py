@@ -1,8 +1,6 @@
 """Makes the modules beside it importable, and lets go of what runs leave."""
 
-import gc
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(autouse=True)
 def nothing_is_kept() -> Iterator[None]:
     """A run looks at its own garbage alone; what others left, open files among it, goes here."""
+    from search import collect
+
     yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # coroutines of processes that died were never finished
-        gc.collect()
+    collect()
