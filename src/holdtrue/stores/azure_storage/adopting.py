@@ -141,6 +141,9 @@ class Adopter:
         record = self._record(held, read, decided)
         if record is None:
             await self._leftovers.clear_debt(held)
+            if _may_be_turned(read):
+                # By who rewinds it, and writes the sentinel next: in vain now, so that it turns the row once more.
+                await self._committer.renew(held)
             await self.mend_row(held, read)
             return None
         if not self._has_code(record.projection.name) and not self._ends(decided, record):
@@ -457,6 +460,18 @@ class Adopter:
 
     def _ends(self, decided: Decided, record: InstanceRecord) -> bool:
         return any(ends(one.event, begun=record.length > 0, deadline=record.deadline) for one in decided.give)
+
+
+def _may_be_turned(read: Read) -> bool:
+    """Whether its row may be of a rewind that has begun: it is Pending, of an execution that has failed."""
+    view, sentinel, projection = read.view, read.sentinel, read.projection
+    if view is None or sentinel is None or projection is None or sentinel.state.purging or not sentinel.is_ours:
+        return False
+    return (
+        view.status is Status.PENDING
+        and view.execution_id == sentinel.execution_id
+        and projection.status is Status.FAILED
+    )
 
 
 def _lives(projection: Projection | None) -> bool:

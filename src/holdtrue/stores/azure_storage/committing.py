@@ -315,6 +315,16 @@ class Committer:
         if await self.write_part(held, part) is not CommitResult.COMMITTED:
             raise StoreUnavailable(f"instance {held.instance_id!r} changed while {what}; it is read anew")
 
+    async def renew(self, held: Held) -> None:
+        """Write the sentinel as it stands: whoever read it before writes it in vain.  Raises StoreUnavailable."""
+        state = msgspec.structs.replace(
+            held.standing,
+            episode=next_episode(held.state.episode, self.chance()),
+            previous=held.state.episode,
+        )
+        part = Part(operations=[], state=state, execution_id=held.execution_id, complete=True, aside=True)
+        await self.must_write(held, part, "its row is mended")
+
     async def write_part(self, held: Held, part: Part) -> CommitResult:
         """One transaction under If-Match, read back where its answer leaves it open."""
         environment = self._access.environment

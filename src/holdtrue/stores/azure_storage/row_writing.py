@@ -123,7 +123,12 @@ class RowWriter:
             return False
         if row is None:
             return _is_child(held)  # whose row is not there yet; a client's start was purged
-        return not names_newer_start(self._formats.row_view(row), sentinel)
+        view = self._formats.row_view(row)
+        told = sentinel.state.projection
+        if view.status is Status.PENDING and view.execution_id == held.execution_id and told is not None:
+            # Turned, since it was last read, by who rewinds what has failed: the row of what lives is not terminal.
+            return told.status is not Status.FAILED
+        return not names_newer_start(view, sentinel)
 
     async def rewinds(self, held: Held, row: Row | None) -> None:
         """Say on the row that an instance is to be rewound, before its commit: a terminal row never stands over a live
