@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -31,6 +32,37 @@ from .progress import Screen, View
 LOOK_SECONDS = 0.03
 STARTING_SECONDS = 5.0
 """A process is a worker, which drains at SIGTERM, after this at the latest."""
+
+
+class Ending:
+    """Signals that ask the storm to end: it is interrupted, but not while a process begins that nobody knows yet."""
+
+    def __init__(self) -> None:
+        self._is_held = self._is_asked = False
+
+    def listen(self) -> None:
+        """From now on, also where a shell has its background jobs ignore them."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self._is_asked = True
+        if not self._is_held:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It is told at the end of this."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self._is_asked:
+            raise KeyboardInterrupt
+
+
+ENDING = Ending()
 
 
 class Worker:
@@ -68,9 +100,10 @@ class Worker:
         self._begun = time.monotonic()
         command = [sys.executable, "-m", "examples.every_minute.job", str(self._directory)]
         environment = {**os.environ, "EVERY_MINUTE_WORKER": self.name}
-        self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, env=environment
-        )
+        with ENDING.held():
+            self._process = subprocess.Popen(
+                command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, env=environment
+            )
 
     def check(self) -> None:
         """Raises RuntimeError if the process ended by itself: only the storm ends workers."""
@@ -269,8 +302,7 @@ def clear(directory: Path) -> None:
 
 def main() -> int:
     """The command; however it is asked to end, it takes its workers along."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    ENDING.listen()
     try:
         return command()
     except KeyboardInterrupt:

@@ -372,10 +372,10 @@ class Cluster:
 
     async def _client_work(self, scenario: "Scenario") -> None:
         works = scenario.clients(self)
-        tasks = []
+        tasks, app = [], app_for(self.world)
         for name, work in works:
             part, store, environment = self.part(name)
-            client = holdtrue.Client(faulty(store), app=app_for(self.world), environment=environment)
+            client = holdtrue.Client(faulty(store), app=app, environment=environment)
             with as_part(part):
                 tasks.append(asyncio.ensure_future(self._one_client(part, client, store, work)))
         for task in tasks:
