@@ -11,7 +11,6 @@ import holdtrue
 from holdtrue.core.projection import Status
 from holdtrue.engine.settings import HostSettings
 from holdtrue.stores.azure_storage.service import ANY, Do, Operation, Value
-from holdtrue.stores.azure_storage.service import Test as Where
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.stores.errors import StoreCorrupt
@@ -75,12 +74,10 @@ class Stage:
             await self._hosts.pop().stop()
 
     async def rows(self, table: str, instance_id: str) -> list[str]:
-        where = Where("PartitionKey", "eq", instance_id)
-        return [row.key for row in (await self.account.tables.query(table, where)).rows]
+        return [row.key for row in self.account.tables.look(table, instance_id)]
 
     async def blobs(self) -> list[str]:
-        found, _ = await self.account.blobs.list_blobs("hub-largemessages", "")
-        return [one.name for one in found]
+        return list(self.account.blobs.names("hub-largemessages"))
 
     async def spoil(self, table: str, instance_id: str, key: str, change: dict[str, Value] | str | None) -> None:
         """A row without a column of this name, with other values, or (None) away with it."""

@@ -11,7 +11,7 @@ from holdtrue.stores.azure_storage.afterwards import Afterwards
 from holdtrue.stores.azure_storage.arrivals import Arrived
 from holdtrue.stores.azure_storage.holding import Held
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
-from holdtrue.stores.azure_storage.taking import Keys, Taking
+from holdtrue.stores.azure_storage.taking import Taking
 from holdtrue.stores.protocol import InstanceRecord, Lease, LockedInstance
 
 
@@ -37,7 +37,7 @@ def made(adopter: Any) -> Taking:
     nothing: Any = None
     local: Any = SimpleNamespace(of=lambda name: None)
     afterwards = Afterwards(REAL, row_delay=1.0, write_row=nothing, clear_debt=nothing, is_mine=nothing)
-    return Taking(access, nothing, mail, adopter, afterwards, nothing, Keys(), AzureStorageSettings(), local)
+    return Taking(access, nothing, mail, adopter, afterwards, nothing, AzureStorageSettings(), local)
 
 
 def event(number: int) -> Arrived:

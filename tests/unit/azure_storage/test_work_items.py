@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from holdtrue.core.messages import ActivityTask
-from holdtrue.stores.azure_storage.holding import Keys
 from holdtrue.stores.azure_storage.local import Named
 from holdtrue.stores.azure_storage.work_items import WorkItems
 from holdtrue.stores.protocol import queue_name
@@ -30,7 +29,7 @@ def test_what_is_let_go_while_others_are_got_is_not_given_and_stops_nobody() -> 
         access: Any = SimpleNamespace(names=SimpleNamespace(work_items="work"))
         nothing: Any = None
         mail: Any = Mail()
-        items = WorkItems(access, mail, nothing, Keys(), nothing)
+        items = WorkItems(access, mail, nothing, nothing)
         items.serve([queue_name("act", None)])
         gone, stays = (items.keep(Named(f"id{number}", task(number), 0, "1-a"), 1) for number in range(2))
         gone.offered = stays.offered = True

@@ -119,6 +119,8 @@ class Adopter:
             arrived = await self._without_purged_children(instance_id, arrived)
         arrived = await self._take_over(held, read, arrived)
         kept = await kept_beside(self._formats, self._letters, self._mail, held, read.partition.extras)
+        if not kept:
+            self.kept_for.discard(instance_id)
         status = None if read.projection is None else read.projection.status
         state = held.state
         messages = await self._with_waiting_start(held, read, [*kept, *arrived])
@@ -206,6 +208,10 @@ class Adopter:
         left = [one.key for one in arrived if one.key in held.given or one not in to_it]
         await asyncio.gather(*(self._mail.give_back(key, BACK_SECONDS) for key in left))
         return True
+
+    def forget(self, partition: int) -> None:
+        """A partition is another's: what is kept there is told by its owner."""
+        self.kept_for = {name for name in self.kept_for if self._access.partition_of(name) != partition}
 
     async def settle_debt(self, held: Held) -> None:
         """What a held instance owes is paid, and goes from its sentinel: nobody pays it once more."""
@@ -389,13 +395,13 @@ class Adopter:
 
     async def _keep_for_worker(self, held: Held, read: Read, decided: Decided) -> None:
         """Nobody here has its code: its messages wait beside its history, its start among them."""
-        fresh = [one for one in decided.give if one.kept is None]
-        if fresh:
-            await self.keep(held, read, fresh, waits=True)
         # The start may have been kept by another host, or before: it need not be among those that came now.
         started = next((one.event for one in decided.give if isinstance(one.event, ExecutionStarted)), read.started)
         named = None if read.row is None else read.row.values.get("Name")
         await self._waiting.note(held.instance_id, started.name if started is not None else str(named or ""))
+        fresh = [one for one in decided.give if one.kept is None]
+        if fresh:
+            await self.keep(held, read, fresh, waits=True)
         await asyncio.gather(*(self._mail.delete(one.key) for one in fresh))
 
     # -- what the engine gets --------------------------------------------------------------------------

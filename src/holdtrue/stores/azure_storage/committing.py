@@ -250,6 +250,8 @@ class Committer:
 
         One that ends it is not kept, and comes again, unless `ends_too`.
         """
+        assert held.started is not None
+        await self._waiting.note(held.instance_id, held.started.name)
         async with held.busy:
             messages = [one for one in held.given.values() if one.kept is None]
             if not ends_too and any(ends_from_outside(one.event) for one in held.given.values()):
@@ -275,9 +277,8 @@ class Committer:
                 state = msgspec.structs.replace(
                     held.state, episode=next_episode(held.state.episode, self.chance()), previous=held.state.episode
                 )
-            assert held.started is not None
+            self._waiting.tried(held.instance_id, held.state)
             await self._local.follow(held)
-            await self._waiting.note(held.instance_id, held.started.name)
             await asyncio.gather(*(self._mail.delete(one.key) for one in messages))
             for one in messages:
                 held.given.pop(one.key, None)

@@ -5,6 +5,7 @@ is read anew.
 """
 
 import asyncio
+import hashlib
 
 from holdtrue.core.events import AnyEvent, ExecutionStarted
 from holdtrue.core.messages import OutboundMessage
@@ -100,15 +101,7 @@ class Held:
         return self.state if self.stood is None else self.stood
 
 
-class Keys:
-    """The store's number of each instance that this process has had to do with: the same one as long as it lives."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, int] = {}
-
-    def of(self, instance_id: str) -> int:
-        """The number of an instance."""
-        key = self._keys.get(instance_id)
-        if key is None:
-            key = self._keys[instance_id] = len(self._keys) + 1
-        return key
+def key_of(instance_id: str) -> int:
+    """The store's number of an instance: of its id alone, so that nothing is remembered of what a host has served in
+    its years; of 128 bits, so that no two have the same."""
+    return int.from_bytes(hashlib.sha256(instance_id.encode("utf-8", "surrogatepass")).digest()[:16], "big")

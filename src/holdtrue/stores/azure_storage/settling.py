@@ -31,7 +31,7 @@ from .dotnet_json import FormatError
 from .ended import LIVE
 from .erasing import Eraser
 from .formats import LONGEST_DELAY, Formats, arrived_as
-from .holding import Held, Keys
+from .holding import Held, key_of
 from .hosting import Hosting
 from .keeping import PREFIX, read_kept
 from .leftovers import Leftovers, answered_ids
@@ -116,7 +116,6 @@ class Settler:
         eraser: Eraser,
         waiting: WaitingInstances,
         stripper: Stripper,
-        keys: Keys,
         hosting: Hosting,
         finisher: Finisher | None,
         *,
@@ -135,7 +134,6 @@ class Settler:
         self._eraser = eraser
         self._waiting = waiting
         self._stripper = stripper
-        self._keys = keys
         self._hosting = hosting
         self._finisher = finisher
         self._leave = leave
@@ -213,7 +211,7 @@ class Settler:
     async def _take(self, name: str) -> tuple[Held, Read]:
         """An instance, its debts paid, in hand."""
         self._tokens += 1
-        return await self._leftovers.read(name, Lease(self._keys.of(name), self._tokens))
+        return await self._leftovers.read(name, Lease(key_of(name), self._tokens))
 
     async def _finish(self, name: str) -> None:
         try:

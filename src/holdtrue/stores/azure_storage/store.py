@@ -51,7 +51,6 @@ from .dead_letters import DeadLetters
 from .ended import Rule
 from .erasing import Eraser
 from .formats import Formats
-from .holding import Keys
 from .host_rows import HostRows
 from .hosting import Hosting
 from .http.connection import Reopening
@@ -81,6 +80,7 @@ from .stripping import Stripper
 from .taking import Taking
 from .terminating import Terminator
 from .waiting import WaitingInstances
+from .waking import Waker
 from .work_items import WorkItems
 
 log = logging.getLogger("holdtrue.azure_storage")
@@ -117,11 +117,9 @@ class AzureStorageStore:
         self._notify: Callable[[Notice], None] | None = None
         self._orchestrators: set[str] = set()
         self._hosting: Hosting | None = None
-        self._name = ""
         self._owner = ""
         access = self._access = Access(service, self._names, environment)
         formats = self._formats = Formats(access, base64=self._settings.queue_message_encoding == "Base64")
-        keys = self._keys = Keys()
         mail = self._mail = Mail(service.queues, environment, self._settings)
         poster = self._poster = Poster(access, formats, self._posted)
         hosts = self._hosts = HostRows(access)
@@ -133,7 +131,7 @@ class AzureStorageStore:
         letters = self._letters = DeadLetters(access, formats)
         waiting = self._waiting = WaitingInstances(access)
         postbox = Postbox(formats, mail, letters)
-        self._work = WorkItems(access, mail, postbox, keys, reports)
+        self._work = WorkItems(access, mail, postbox, reports)
         local = self._local = LocalRuns(access, mail, poster, self._work, self._settings)
         committer = self._committer = Committer(
             access, formats, mail, poster, self._rows, waiting, local, self._is_mine
@@ -166,7 +164,7 @@ class AzureStorageStore:
             clear_debt=committer.clear_debt,
             is_mine=self._is_mine,
         )
-        self._taking = Taking(access, formats, mail, adopter, self._afterwards, postbox, keys, self._settings, local)
+        self._taking = Taking(access, formats, mail, adopter, self._afterwards, postbox, self._settings, local)
         self._starter = Starter(access, formats, poster, reader)
         self._sender = Sender(access, formats, poster, reader, terminator)
         self._schedules = Schedules(access, reader, self._starter, self._sender)
@@ -181,6 +179,7 @@ class AzureStorageStore:
             pace or self._settings.pace(),
             beside_dotnet=self._settings.beside_dotnet,
         )
+        self._waker = Waker(access, poster, waiting, self._orchestrators, self._is_mine)
         self._adopter = adopter
         self._committer = committer
         self._purger = Purger(access, formats, reader, listing, reports, eraser, purged)
@@ -250,12 +249,12 @@ class AzureStorageStore:
                 pull=self._taking.pull,
                 pull_work=self._pull_work,
                 came=self._came,
-                gained=self._local.gained,
+                gained=self._gained,
                 drain=self._drain,
                 forget=self._taking.forget_partition,
                 lost=self._part_lost,
                 account=self._account,
-                beside=(self._reconciler.run, self._afterwards.run),
+                beside=(self._reconciler.run, self._afterwards.run, self._waker.run),
             )
             try:
                 await hosting.open()
@@ -263,10 +262,8 @@ class AzureStorageStore:
                 self._hosting = None
                 raise
             self._number = self._environment.random().getrandbits(40) + 1
-            self._name = name
         await self._hosts.join(self._owner, name, orchestrators, queues)
-        for instance_id in await self._waiting.of(frozenset(orchestrators)):
-            await self._poster.wake(instance_id, f"{self._name} {self._environment.new_id()}")
+        await self._waker.joined()
         if self._hosting is not None:
             self._hosting.wake_all()
         return self._number
@@ -357,7 +354,6 @@ class AzureStorageStore:
                 self._eraser,
                 self._waiting,
                 Stripper(self._access, self._formats, self._committer, self._adopter),
-                self._keys,
                 hosting,
                 finisher,
                 leave=leave,
@@ -396,6 +392,10 @@ class AzureStorageStore:
 
     def _is_mine(self, partition: int) -> bool:
         return self._hosting is not None and not self._lost and self._hosting.is_mine(partition)
+
+    def _gained(self, partition: int) -> None:
+        self._local.gained(partition)
+        self._waker.gained(partition)
 
     def _posted(self, partition: int | None) -> None:
         if partition is None:

@@ -20,7 +20,7 @@ from .afterwards import Afterwards
 from .arrivals import Arrived, is_meant, is_same_child, is_wake, parents_of
 from .envelopes import Envelope
 from .formats import Formats, arrived_as
-from .holding import Held, Keys
+from .holding import Held, key_of
 from .local_runs import LocalRuns
 from .mail import MOST_A_GET, Mail
 from .postbox import Postbox
@@ -48,7 +48,6 @@ class Taking:
         adopter: Adopter,
         afterwards: Afterwards,
         postbox: Postbox,
-        keys: Keys,
         settings: AzureStorageSettings,
         local: LocalRuns,
     ) -> None:
@@ -60,7 +59,6 @@ class Taking:
         self._adopter = adopter
         self._afterwards = afterwards
         self._postbox = postbox
-        self._keys = keys
         self._local = local
         self._held: dict[int, Held] = {}
         self._writing: dict[int, Held] = {}
@@ -85,7 +83,7 @@ class Taking:
 
     def held_of(self, instance_id: str) -> Held | None:
         """An instance that is held."""
-        return self._held.get(self._keys.of(instance_id))
+        return self._held.get(key_of(instance_id))
 
     def release(self, held: Held, *, back: bool = True) -> None:
         """Hold an instance no more; with `back` its messages come again at once, else by themselves."""
@@ -117,6 +115,7 @@ class Taking:
         """Hold nothing of a partition any more: it is another's; what was held."""
         self._draining.discard(partition)
         self._afterwards.forget(partition)
+        self._adopter.forget(partition)
         gone = [held for held in self._held.values() if held.partition == partition]
         for held in gone:
             self._forget(held)
@@ -218,7 +217,7 @@ class Taking:
         await self._mail.delete(number)
 
     def _bring(self, instance_id: str, arrived: Arrived) -> None:
-        held = self._held.get(self._keys.of(instance_id))
+        held = self._held.get(key_of(instance_id))
         if held is None:
             self._waiting.setdefault(instance_id, []).append(arrived)
             return
@@ -289,7 +288,7 @@ class Taking:
     async def _settle_strange(self, instance_id: str, arrived: Arrived) -> None:
         """A message for another execution than the held one, or a child's start: that execution is over, and the
         child's id taken, unless somebody wrote since this was read."""
-        held = self._held.get(self._keys.of(instance_id))
+        held = self._held.get(key_of(instance_id))
         if held is not None:
             try:
                 async with held.busy:
@@ -363,7 +362,7 @@ class Taking:
         arrived = self._waiting.pop(instance_id, None)
         if arrived is None:
             return None  # its partition was lost meanwhile
-        key = self._keys.of(instance_id)
+        key = key_of(instance_id)
         if key in self._held:
             for one in arrived:
                 self._bring(instance_id, one)

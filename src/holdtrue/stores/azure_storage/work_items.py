@@ -18,7 +18,7 @@ from holdtrue.stores.protocol import LockedActivity, queue_name
 
 from .access import Access
 from .formats import task_of
-from .holding import Keys
+from .holding import key_of
 from .local import Named
 from .mail import MOST_A_GET, Mail
 from .postbox import Postbox
@@ -79,11 +79,10 @@ class WorkItem:
 class WorkItems:
     """The work items that this host has in hand."""
 
-    def __init__(self, access: Access, mail: Mail, postbox: Postbox, keys: Keys, reports: Reports) -> None:
+    def __init__(self, access: Access, mail: Mail, postbox: Postbox, reports: Reports) -> None:
         self._access = access
         self._mail = mail
         self._postbox = postbox
-        self._keys = keys
         self._reports = reports
         self._items: dict[int, WorkItem] = {}
         self._served: frozenset[str] = frozenset()
@@ -200,7 +199,7 @@ class WorkItems:
         item.locked, item.offered, item.token = True, True, self._tokens
         return LockedActivity(
             ref=WorkRef(item.number, item.token),
-            instance=self._keys.of(item.task.instance_id),
+            instance=key_of(item.task.instance_id),
             task=item.task,
             run=item.run,
             details=None if item.report is None else item.report.details,
