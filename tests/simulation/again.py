@@ -1,6 +1,6 @@
 """Plays a run again: that of a seed, a fixed scenario with one fault, or what was saved of a run.
 
-    python tests/simulation/again.py SEED [MemoryHubs|SqliteHub|AzureStorage|BesideDotNet|Slowly] [--save FILE]
+    python tests/simulation/again.py SEED [MemoryHubs|SqliteHub|AzureStorage|BesideDotNet|Slowly|ReadLate] [--save FILE]
     python tests/simulation/again.py --fixed SCENARIO --fault JSON [MemoryHubs|SqliteHub|AzureStorage]
     python tests/simulation/again.py --file FILE
 

@@ -12,17 +12,20 @@ import msgspec
 from azure_scenarios import PARTITIONS
 from azure_watch import Watch
 from broken import Broken
-from cluster import MOST_AT_ONCE, Cluster, Errors, Insisting
+from cluster import MOST_AT_ONCE, REST_SECONDS, Cluster, Errors, Insisting
+from leftovers import in_host_on_azure
 from timekeeping import Timekeeping
 from workload import World
 
 import holdtrue
 from holdtrue.core import events as ev
+from holdtrue.stores.azure_storage.arrivals import Arrived
 from holdtrue.stores.azure_storage.formats import Formats
+from holdtrue.stores.azure_storage.keeping import read_kept
 from holdtrue.stores.azure_storage.names import HubNames, partition_of, unescape_key
 from holdtrue.stores.azure_storage.payloads import Payloads
 from holdtrue.stores.azure_storage.sentinel import Sentinel
-from holdtrue.stores.azure_storage.service import Row, ServiceError
+from holdtrue.stores.azure_storage.service import Operation, Row, ServiceError
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
 from holdtrue.stores.errors import StoreError
@@ -84,6 +87,17 @@ class LookingFormats(Formats):
             return stop.value  # type: ignore[no-any-return]
         raise AssertionError("it waits for nothing")
 
+    def kept_now(self, operation: Operation) -> Arrived:
+        """The message that an extra row holds."""
+        values = {name: value for name, value in operation.values.items() if value is not None}
+        row = Row(partition=operation.partition, key=operation.key, values=values, etag="", timestamp=0)
+        work = read_kept(self, row, 0)
+        try:
+            work.send(None)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        raise AssertionError("the row of a message names a blob")
+
     def waiting_now(self, row: Row) -> ev.ExecutionStarted:
         """The start that a row holds."""
         work = self.waiting_start(row, "")
@@ -137,9 +151,18 @@ class AzureCluster(Cluster):
     """As `Cluster`, with faults at the calls of the account; what is true is read from the account itself."""
 
     def __init__(
-        self, seed: int, faults: CallFaults, steps: Faults, *, hosts: int = 2, most_calls: int = MOST_CALLS
+        self,
+        seed: int,
+        faults: CallFaults,
+        steps: Faults,
+        *,
+        hosts: int = 2,
+        most_calls: int = MOST_CALLS,
+        rests: bool = False,
     ) -> None:
         self.seed = seed
+        self.rests = rests
+        """Whether it is looked what hosts hold when all has come to rest: that costs as much again."""
         self.step_faults = steps
         self.most_calls = most_calls
         self.call_faults = faults
@@ -152,6 +175,7 @@ class AzureCluster(Cluster):
         self.parts: dict[str, Part] = {}
         self.environments: dict[str, SimulatedEnvironment] = {}
         self.services: dict[str, FaultyService] = {}
+        self._stores: dict[str, AzureStorageStore] = {}
         self.trace: list[tuple[float, str, str, str]] = []
         self.calls: list[Call] = []
         self.fruitful: set[int] = set()
@@ -206,6 +230,7 @@ class AzureCluster(Cluster):
         self.parts[name] = part
         self.environments[name] = environment
         self.services[name] = service
+        self._stores[name] = store
         self._kept += [service, store]
         return part, store, environment
 
@@ -232,6 +257,10 @@ class AzureCluster(Cluster):
         except BaseException as error:
             self.failed.append(error)
             raise
+
+    def _code_of_writer(self) -> int | None:
+        part = current_part()
+        return None if part is None else self.codes.get(part.name)
 
     def _call_answered(self, call: Call, given: tuple[Any, ...], outcome: Any) -> None:
         if call.part in self.codes and not isinstance(outcome, ServiceError):
@@ -274,7 +303,8 @@ class AzureCluster(Cluster):
         root.handlers, root.propagate = [self.errors], False
         self.model = StorageModel(SimulatedEnvironment(self.seed))
         self.model.account.watch = self._call_applied
-        self.ledger = Watch(self.model, self.hub_names, LookingFormats(self.model, self.hub_names), self.times)  # type: ignore[assignment]
+        formats = LookingFormats(self.model, self.hub_names)
+        self.ledger = Watch(self.model, self.hub_names, formats, self.times, code=self._code_of_writer)  # type: ignore[assignment]
         try:
             for name in self.names:
                 self.boot(name)
@@ -283,8 +313,11 @@ class AzureCluster(Cluster):
             self._end_of_faults()
             await self._settle()
             await self._rows_become_true()
+            await asyncio.sleep(REST_SECONDS if self.rests else 0.0)
             self._raise_failed()
             self._nothing_is_left()
+            watch: Watch = self.ledger  # type: ignore[assignment]
+            watch.messages.all_had_their_effect()
             if self.errors.messages:
                 raise Broken(f"the engine reports a defect of its own: {self.errors.messages[0]}")
             scenario.check(self)
@@ -304,7 +337,10 @@ class AzureCluster(Cluster):
             await asyncio.sleep(10.0)
 
     def _nothing_is_left(self) -> None:
-        found: list[str] = self.ledger.left()  # type: ignore[attr-defined]
+        watch: Watch = self.ledger  # type: ignore[assignment]
+        found = watch.left()
+        for name, host in self.hosts.items() if self.rests else ():
+            found += in_host_on_azure(name, host, self._stores[name], set(watch.open()))
         if found:
             raise Broken(f"left behind when all had come to rest: {'; '.join(found)}")
 
@@ -342,3 +378,18 @@ class Reader(Insisting):
             missing = condition is not None and condition.kind == "history missing"
             watch.saw(name, status.record.projection, since, missing=missing)
         return status  # type: ignore[no-any-return]
+
+    async def start(
+        self, name: str, payload: Any, *, orchestrator: str = "program", start_id: str = "", **more: Any
+    ) -> None:
+        watch: Watch = self.cluster.ledger  # type: ignore[assignment]
+        start_id = start_id or f"start-{name}"
+        await super().start(name, payload, orchestrator=orchestrator, start_id=start_id, **more)
+        watch.messages.told_started(name, start_id)
+
+    async def raise_event(self, name: str, event: str, tag: str) -> bool:
+        watch: Watch = self.cluster.ledger  # type: ignore[assignment]
+        accepted = await super().raise_event(name, event, tag)
+        if accepted:
+            watch.messages.told_raised(name, tag)
+        return accepted

@@ -379,4 +379,63 @@ RULES = [
         "stands = True",
         first="read late",
     ),
+    Rule(
+        "11",
+        "a message to nobody is no dead letter",
+        "dead_letters.py",
+        "        stored = StoredDeadLetter(number=number_of(inserted, id)",
+        "        return\n        stored = StoredDeadLetter(number=number_of(inserted, id)",
+        first="lives",
+    ),
+    Rule(
+        "10",
+        "a start is accepted over what runs",
+        "starting.py",
+        "    if record.projection.status not in request.replaceable:",
+        "    if record.projection.status not in request.replaceable and record.projection.status.name != 'RUNNING':",
+        first="ticking",
+    ),
+    Rule(
+        "11",
+        "who gets a partition does not look at what waits in it for other code",
+        "waking.py",
+        "        self._gained.set()",
+        "        pass",
+        first="deployed",
+    ),
+    Rule(
+        "11",
+        "that an instance waits for code is not noted",
+        "committing.py",
+        "        await self._waiting.note(held.instance_id, held.started.name)",
+        "        pass",
+        first="held",
+    ),
+    Rule(
+        "11",
+        "a held instance is tried again with the code that did not fit",
+        "waking.py",
+        "not await self._waiting.has_tried(name)",
+        "True",
+        first="held",
+    ),
+    Rule(
+        "2",
+        "a work item whose result could not be put is deleted",
+        "store.py",
+        "            await self._poster.result(item.id, item.task, item.episode, result.event)",
+        "            asyncio.ensure_future(self._poster.result(item.id, item.task, item.episode, result.event))",
+        first="children",
+    ),
+    Rule(
+        "3",
+        "the second message of a batch is lost",
+        "taking.py",
+        "        self._bring(content.instance_id, arrived_as(content, number, message))",
+        "        if message.dequeue_count == 1 and any(self._waiting.values()):\n"
+        "            await self._mail.delete(number)\n"
+        "            return\n"
+        "        self._bring(content.instance_id, arrived_as(content, number, message))",
+        first="children",
+    ),
 ]

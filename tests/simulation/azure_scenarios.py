@@ -11,7 +11,7 @@ from azure_local import Deadly
 from broken import Broken
 from cluster import Cluster, Insisting, Work
 from dotnet_client import DotNetClient
-from scenarios import Disturbed, Programs, fixed
+from scenarios import Disturbed, Held, Programs, fixed
 from workload import Maker, Program
 
 from holdtrue.client.errors import ClientError
@@ -311,7 +311,7 @@ class Ticking(Programs):
         return [("user", self._use)]
 
     async def _use(self, user: Insisting) -> None:
-        end = to_datetime(user.client.environment.now()) + timedelta(seconds=12)
+        end = to_datetime(user.client.environment.now()) + timedelta(seconds=7)
         schedules = user.client.schedules
         program: Program = [["echo", "a"], ["again"], ["echo", "b"]]
         await user.do(
@@ -348,6 +348,20 @@ class Early(Programs):
         await user.ended("early")
 
 
+class Deployed(Held):
+    """As that; hosts of other code come before those that are there go, and get their partitions only then."""
+
+    async def _renew(self, cluster: Cluster, code: int) -> None:
+        cluster.code = code
+        old, new = (("h1", "h2"), ("h3", "h4")) if code == 2 else (("h3", "h4"), ("h1", "h2"))
+        with as_part(None):
+            for name in new:
+                cluster.boot(name)
+        await asyncio.sleep(2.0)
+        for name in old:
+            await cluster.leave(name)
+
+
 class Away(Programs):
     """More events than one transaction holds come while no host is there: one episode takes them all."""
 
@@ -378,9 +392,9 @@ def fixed_on_azure() -> dict[str, Any]:
     `parts` and `large` need more than one transaction an episode, `told` remembers long, `away` takes many messages,
     `early` gets them before it begins, `renewed`, `rivals` and `followed` have one id live on and on, `gone` is purged,
     `ticking` is started by a schedule, `big` has texts that no column holds, `deadly` kills its hosts, `alone`
-    has one host, `beside` runs one activity over many commits.
+    has one host, `deployed` gets other code, `beside` runs one activity over many commits.
     """
-    some = {name: one for name, one in fixed().items() if name != "lives"}
+    some = dict(fixed())
     large = [["all", [f"a{n}" for n in range(101)]], ["again"], ["all", [f"b{n}" for n in range(99)]], ["again"]]
     told = [["events", "Go", 1, ["x"]], ["echo", "a"], ["timer", 60], ["child", [["echo", "b"]]], ["timer", 60]]
     long = "y" * LARGE
@@ -393,6 +407,7 @@ def fixed_on_azure() -> dict[str, Any]:
         "large": Programs({"l": [*large, ["events", "Go", 1, ["x"]]]}, longest=86_400.0),
         "told": Programs({"t": told}, longest=86_400.0),
         "away": Away(12),
+        "deployed": Deployed(),
         "early": Early(),
         "renewed": Renewed(),
         "rivals": Rivals(),

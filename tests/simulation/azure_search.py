@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -31,14 +31,14 @@ COPIES = frozenset({Mishap.LATE, Mishap.DOUBLED})
 
 
 class ByChance:
-    """Draws faults until `last` seconds of virtual time have passed; `drawn` are those that there were."""
+    """Draws faults until `last` seconds of virtual time have passed (or `never`); `drawn` are those that there were."""
 
-    def __init__(self, seed: int, *, last: float = 120.0, beside_dotnet: bool = False) -> None:
+    def __init__(self, seed: int, *, last: float = 120.0, beside_dotnet: bool = False, never: bool = False) -> None:
         chance = random.Random(f"azure faults:{seed}")
         self._seed = seed
         self._last = last
         self._beside_dotnet = beside_dotnet
-        self._rate = chance.choice([0.0, 0.003, 0.01, 0.05])
+        self._rate = 0.0 if never else chance.choice([0.0, 0.003, 0.01, 0.05])
         self._mishaps = chance.sample(list(Mishap), chance.randint(1, len(Mishap)))
         self._streams: dict[str, random.Random] = {}
         self.drawn: list[CallFault] = []
@@ -96,13 +96,15 @@ class ReadLate:
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(f"read late:{seed}")
+        self.drawn: list[CallFault] = []
 
     def at(self, call: Call) -> CallFault | None:
         """What happens to a call."""
         if not call.part.startswith("reader") or call.verb != "tables.get" or not call.target.endswith("History"):
             return None
         seconds = self._chance.choice([0.0, 0.5, 1.0, 2.0])
-        return CallFault(part=call.part, point=call.point, mishap=Mishap.SLOW_ANSWER, seconds=seconds)
+        self.drawn.append(CallFault(part=call.part, point=call.point, mishap=Mishap.SLOW_ANSWER, seconds=seconds))
+        return self.drawn[-1]
 
 
 def _seconds(which: Mishap, long: float) -> float:
@@ -112,14 +114,22 @@ def _seconds(which: Mishap, long: float) -> float:
 
 
 def play(
-    seed: int, scenario: Any, faults: CallFaults, steps: Faults | None = None, *, hosts: int = 2, small: bool = False
+    seed: int,
+    scenario: Any,
+    faults: CallFaults,
+    steps: Faults | None = None,
+    *,
+    hosts: int = 2,
+    small: bool = False,
+    rests: bool = False,
 ) -> tuple[AzureCluster, Exception | None]:
     """One run; what it broke, if anything.
 
     `steps` are deaths, pauses and wrong clocks at steps of processes, between any two awaits.  `small`: transactions
     hold few operations, messages go ahead for seconds only, so that whatever takes more than one is met in every run.
+    `rests`: in the end it is looked what hosts still hold.
     """
-    cluster = AzureCluster(seed, faults, steps or FaultList([]), hosts=hosts)
+    cluster = AzureCluster(seed, faults, steps or FaultList([]), hosts=hosts, rests=rests)
     with what_died_lies_still(), _small_limits() if small else nullcontext():
         try:
             run(cluster.run(scenario))
@@ -165,13 +175,13 @@ def points(
     """Every single fault of a fixed scenario: each call of a run without faults, but for the polls that found nothing
     and what comes after the last write of an instance, with each mishap that would show.
 
-    `kinds` are beginnings of the calls' verbs, `seconds` how long each takes where it is not as usual,
+    `kinds` are beginnings of the calls' verbs and targets, `seconds` how long each takes where it is not as usual,
     `parts` beginnings of the names of those who make them.
     """
     cluster = _without_faults(name)
     found = []
     for number, call in enumerate(cluster.calls[: cluster.last_write]):
-        if (call.verb == "queues.take" and number not in cluster.fruitful) or not call.verb.startswith(kinds):
+        if (call.verb == "queues.take" and number not in cluster.fruitful) or not call.kind.startswith(kinds):
             continue
         if not call.part.startswith(parts):
             continue
@@ -194,8 +204,8 @@ READ_BACK_SECONDS = 5.0
 
 
 class Search(NamedTuple):
-    """Which single faults are tried in a fixed scenario: mishaps, beginnings of verbs, seconds where not as usual,
-    beginnings of the names of those who call."""
+    """Which single faults are tried in a fixed scenario: mishaps, beginnings of verbs and targets, seconds where not as
+    usual, beginnings of the names of those who call."""
 
     mishaps: tuple[Mishap, ...]
     kinds: tuple[str, ...] = ("",)
@@ -204,15 +214,17 @@ class Search(NamedTuple):
 
 
 DEATHS = (Mishap.CRASH_AFTER, Mishap.PAUSE_AFTER)
+_FROZEN = Search((Mishap.PAUSE_BEFORE,), ("queues.put", "tables.query", "tables.get"), None, ("h",))
+"""Frozen before what it reads, or before it sends: what it does then is of long ago."""
 _USUAL = (
     Search((Mishap.LOST, Mishap.CRASH_AFTER)),
     Search((Mishap.RESENT, Mishap.PAUSE_AFTER), ("tables.transact", "tables.write")),
     # Frozen in the put: when it goes out another host has long committed.
     Search((Mishap.PAUSE_BEFORE,), ("tables.transact",)),
+    _FROZEN,
 )
-LONG = ("chain", "children", "again", "rewound")
 SEARCHES: dict[str, tuple[Search, ...]] = {
-    "parts": (Search((Mishap.LOST, Mishap.RESENT, *DEATHS), ("tables.transact", "blobs.")),),
+    "parts": (Search((Mishap.LOST, Mishap.RESENT, *DEATHS), ("tables.transact", "blobs.")), _FROZEN),
     "told": (Search((Mishap.LATE, Mishap.DOUBLED), ("queues.put",), 100.0),),
     "away": (Search((Mishap.LOST, Mishap.CRASH_BEFORE, *DEATHS), ("tables.transact",)),),
     "early": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
@@ -224,12 +236,16 @@ SEARCHES: dict[str, tuple[Search, ...]] = {
         Search((Mishap.LATE, Mishap.DOUBLED), ("tables.write",), 60.0, ("user",)),
         Search((Mishap.SLOW, Mishap.LOST), ("tables.transact",)),
         Search((Mishap.DOUBLED,), ("queues.put",), 60.0, ("h",)),
+        _FROZEN,
     ),
+    "lives": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.write SimulatedHoldtrue",), None, ("h",)),),
+    "held": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact", "tables.write SimulatedHoldtrue")),),
+    "deployed": (Search((Mishap.CRASH_AFTER, Mishap.PAUSE_BEFORE), ("tables.transact", "queues.put")),),
     "followed": (Search((Mishap.SLOW, Mishap.SLOW_ANSWER), ("tables.write",), None, ("h",)),),
     "ticking": (Search((Mishap.SLOW,), ("tables.write", "tables.get"), 5.0),),
     "alone": (Search((Mishap.PAUSE_BEFORE, Mishap.PAUSE_AFTER)),),
     "beside": (Search((Mishap.LOST, Mishap.CRASH_AFTER), ("tables.transact",)),),
-    **{name: _USUAL for name in LONG},
+    **dict.fromkeys(("chain", "children", "again", "rewound"), _USUAL),
 }
 BESIDE_DOTNET = 60
 """Random runs beside clients of .NET's."""
@@ -250,7 +266,10 @@ def singles(name: str) -> list[CallFault]:
 
 def _fixed(name: str, *faults: CallFault, steps: Faults | None = None) -> tuple[AzureCluster, Exception | None]:
     hosts = 1 if name in BY_ONE_HOST else 2
-    return play(1, fixed_on_azure()[name], CallFaultList(faults), steps, small=name in IN_SMALL, hosts=hosts)
+    rests = not faults and steps is None
+    return play(
+        1, fixed_on_azure()[name], CallFaultList(faults), steps, small=name in IN_SMALL, hosts=hosts, rests=rests
+    )
 
 
 @cache
@@ -288,36 +307,62 @@ def _of_a_commit(cluster: AzureCluster, fault: CallFault) -> bool:
     return any((call.part, call.point, call.kind) == (fault.part, fault.point, commit) for call in cluster.calls)
 
 
-def slow_run(seed: int) -> None:
+class Ran(NamedTuple):
+    """A run in which nothing was broken: its virtual seconds, and how often a client met the one gap that rule 7 names
+    (a start that reads Pending while .NET purges)."""
+
+    seconds: float
+    gaps: int
+
+
+Tried = Callable[[CallFaults, Faults | None], tuple[AzureCluster, Exception | None]]
+"""A run with faults of calls and of steps."""
+
+
+def _ran(what: str, seed: int, kind: str, tried: Tried, faults: Any, steps: Any = None) -> Ran:
+    """Run it; raises Failed with the shortest list of the faults drawn that still breaks it."""
+    cluster, error = tried(faults, steps)
+    if error is None:
+        return Ran(cluster.trace[-1][0], cluster.ledger.gaps)  # type: ignore[attr-defined]
+
+    def again(some: Sequence[Any]) -> tuple[AzureCluster, Exception | None]:
+        calls = [one for one in some if isinstance(one, CallFault)]
+        return tried(CallFaultList(calls), FaultList([one for one in some if isinstance(one, Fault)]))
+
+    drawn: Sequence[Any] = [*faults.drawn, *(() if steps is None else steps.drawn)]
+    drawn = shrink(drawn, lambda some: again(some)[1] is not None)  # type: ignore[arg-type]
+    cluster, smaller = again(drawn)
+    raise Failed(f"{what}: {smaller or error}\nfaults: {drawn}\n{story(cluster)}\n{AGAIN} {seed} {kind}") from error
+
+
+def slow_run(seed: int) -> Ran:
     """One id that lives on and on, where rows are read and written slowly; raises Failed."""
     name = ("renewed", "rivals", "ticking")[seed % 3]
-    faults = Slowly(seed)
-    cluster, error = play(seed, fixed_on_azure()[name], faults, small=True)
-    if error is not None:
-        raise Failed(
-            f"{name!r} slowly, {seed}: {error}\nfaults: {faults.drawn}\n{story(cluster)}\n{AGAIN} {seed} Slowly"
-        ) from error
+
+    def tried(faults: CallFaults, steps: Faults | None) -> tuple[AzureCluster, Exception | None]:
+        return play(seed, fixed_on_azure()[name], faults, steps, small=True)
+
+    return _ran(f"{name!r} slowly, {seed}", seed, "Slowly", tried, Slowly(seed))
 
 
-def read_late(seed: int) -> None:
+def read_late(seed: int) -> Ran:
     """Short lives of one id, and readers that hear late what stood there; raises Failed."""
-    cluster, error = play(seed, Brief(seed), ReadLate(seed))
-    if error is not None:
-        raise Failed(f"readers that hear late, {seed}: {error}\n{story(cluster)}") from error
+
+    def tried(faults: CallFaults, steps: Faults | None) -> tuple[AzureCluster, Exception | None]:
+        return play(seed, Brief(seed), faults, steps)
+
+    return _ran(f"readers that hear late, {seed}", seed, "ReadLate", tried, ReadLate(seed))
 
 
-def beside_dotnet(seed: int) -> int:
-    """The run of a seed beside clients of .NET's, every second one with faults; how often the one gap was met (a start
-    that reads Pending while .NET purges).  Raises Failed."""
-    faults = ByChance(seed, beside_dotnet=True) if seed % 2 else None
-    cluster, error = play(seed, BesideDotNet(seed), faults or CallFaultList(), small=seed % 4 == 1)
-    if error is not None:
-        drawn = faults.drawn if faults else []
-        raise Failed(
-            f"seed {seed} beside .NET: {error}\nfaults: {drawn}\n{story(cluster)}\n{AGAIN} {seed} BesideDotNet"
-        ) from error
-    gaps: int = cluster.ledger.gaps  # type: ignore[attr-defined]
-    return gaps
+def beside_dotnet(seed: int) -> Ran:
+    """The run of a seed beside clients of .NET's, every second one with faults.  Raises Failed."""
+    small, rests = seed % 4 == 1, seed % 10 == 5
+
+    def tried(faults: CallFaults, steps: Faults | None) -> tuple[AzureCluster, Exception | None]:
+        return play(seed, BesideDotNet(seed), faults, steps, small=small, rests=rests)
+
+    faults = ByChance(seed, beside_dotnet=True, never=seed % 2 == 0)
+    return _ran(f"seed {seed} beside .NET", seed, "BesideDotNet", tried, faults)
 
 
 def steps_of(seed: int) -> AtSteps:
@@ -325,28 +370,18 @@ def steps_of(seed: int) -> AtSteps:
     return AtSteps(seed, Clock())
 
 
-def by_chance(seed: int, faults: CallFaults, steps: Faults) -> tuple[AzureCluster, Exception | None]:
-    """The random scenario of a seed; every second one with small limits."""
-    return play(seed, DisturbedOnAzure(seed), faults, steps, small=seed % 2 == 1)
+def by_chance(seed: int, faults: CallFaults, steps: Faults | None) -> tuple[AzureCluster, Exception | None]:
+    """The random scenario of a seed; every second one with small limits, every tenth looked at when it rests."""
+    return play(seed, DisturbedOnAzure(seed), faults, steps, small=seed % 2 == 1, rests=seed % 10 == 5)
 
 
-def by_seed(seed: int) -> None:
+def by_seed(seed: int) -> Ran:
     """The run of a seed; raises Failed with the shortest list of faults that still breaks it."""
-    faults, steps = ByChance(seed), steps_of(seed)
-    _, error = by_chance(seed, faults, steps)
-    if error is None:
-        return
 
-    def again(some: Sequence[Any]) -> tuple[AzureCluster, Exception | None]:
-        calls = [one for one in some if isinstance(one, CallFault)]
-        return by_chance(seed, CallFaultList(calls), FaultList([one for one in some if isinstance(one, Fault)]))
+    def tried(faults: CallFaults, steps: Faults | None) -> tuple[AzureCluster, Exception | None]:
+        return by_chance(seed, faults, steps)
 
-    drawn: Sequence[Any] = shrink([*faults.drawn, *steps.drawn], lambda some: again(some)[1] is not None)  # type: ignore[list-item]
-    cluster, smaller = again(drawn)
-    raise Failed(
-        f"seed {seed} on Azure Storage: {smaller or error}\nfaults: {drawn}\n{story(cluster)}\n"
-        f"{AGAIN} {seed} AzureStorage"
-    ) from error
+    return _ran(f"seed {seed} on Azure Storage", seed, "AzureStorage", tried, ByChance(seed), steps_of(seed))
 
 
 def at_each_step(name: str) -> list[Fault]:
@@ -376,3 +411,12 @@ def with_step(name: str, fault: Fault) -> None:
         raise Failed(
             f"scenario {name!r} on Azure Storage with {fault}: {error}\n{_told(cluster, name, fault)}"
         ) from error
+
+
+BY_SEED: dict[str, Callable[[int], Ran]] = {
+    "AzureStorage": by_seed,
+    "BesideDotNet": beside_dotnet,
+    "Slowly": slow_run,
+    "ReadLate": read_late,
+}
+"""The random runs, by the kind that a line of the corpus and `again.py` name."""

@@ -5,10 +5,11 @@ keeps is trusted.  It is kept apart from the store: reads the model's tables, an
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from azure_local import check_local
+from azure_messages import Mark, Messages, mark
 from broken import Broken
 from ledger import FACE, face
 from timekeeping import Timekeeping
@@ -42,9 +43,21 @@ class Entry:
         """Executions that others have followed."""
         self.purged: set[str] = set()
         self.episode = ""
+        self.start_id = ""
+        """Of its execution."""
         self.faces: list[tuple[int, Face]] = []
         self.row_since: int | None = None
         """Since which moment it has a row (None: it has none): a child has none at first, a purge takes it first."""
+        self.stood: dict[Mark, str] = {}
+        """What has ever stood in a history of it, and in an execution of which start."""
+        self.over_at = -1
+        """The last moment at which it had ended or was purged, and may have been started anew since."""
+        self.continued_at = -1
+        """When an execution of it has last continued as new."""
+        self.waits_for = ""
+        """The start that its row names, while it has not begun."""
+        self.held_by: Any = None
+        """The code that the history did not fit, while it is held."""
         self.going_until = 0
         """The last moment at which it had ended and had no row: its purge was under way, and was seen or not."""
 
@@ -57,9 +70,13 @@ class Entry:
         """Whether from the moment `since` on it had a row, and its status was one of these."""
         if self.row_since is None or self.row_since > since:
             return False
+        return self.statuses(since) <= wanted
+
+    def statuses(self, since: int) -> set[Status | None]:
+        """What its status has been since a moment (None: it was not there)."""
         before = [index for index, (moment, _) in enumerate(self.faces) if moment <= since]
-        shown = [one for _, one in self.faces[before[-1] :]] if before else [None]
-        return all(one is not None and one[STATUS_AT] in wanted for one in shown)
+        shown = [one for _, one in self.faces[before[-1] :]] if before else [None, *(one for _, one in self.faces)]
+        return {None if one is None else one[STATUS_AT] for one in shown}
 
 
 def _is_copy(row: RowView, entry: Entry, sentinel: Sentinel | None) -> bool:
@@ -70,15 +87,28 @@ def _is_copy(row: RowView, entry: Entry, sentinel: Sentinel | None) -> bool:
 
 
 class Watch:
-    """Looks at the account after each write; `moment` counts them.  `times` judges timers."""
+    """Looks at the account after each write; `moment` counts them.  `times` judges timers, `messages` follow messages,
+    `code` tells the version of the code of whoever writes."""
 
-    def __init__(self, model: StorageModel, names: HubNames, formats: Any, times: Timekeeping) -> None:
+    def __init__(
+        self,
+        model: StorageModel,
+        names: HubNames,
+        formats: Any,
+        times: Timekeeping,
+        *,
+        code: Callable[[], Any] = lambda: None,
+    ) -> None:
         self._model = model
         self._names = names
         self._formats = formats
         self._times = times
+        self._code = code
         self.moment = 0
         self.entries: dict[str, Entry] = {}
+        self.begun: set[str] = set()
+        """The ids of all starts that have begun."""
+        self.messages = Messages(model, names, formats, self.entries, self.begun)
         self._purged: dict[str, str] = {}
         self._purge_over: dict[str, int] = {}
         self._purging: Counter[str] = Counter()
@@ -86,14 +116,13 @@ class Watch:
         """Of whose next execution a purge of .NET's has deleted rows, which it had listed: that is damaged."""
         self._rewound: dict[str, str] = {}
         self._dotnet: set[str] = set()
+        self._started_over: set[str] = set()
         self.gaps = 0
         """How often a read met the one gap that rule 7 names: Pending, while .NET purges."""
         self.twice: set[str] = set()
         """Instances on which a client raised an event once more that they may have."""
         self._came_after: set[str] = set()
         """Blobs of messages that were put when there was nothing of their id: they stay, as in .NET's format."""
-        self.begun: set[str] = set()
-        """The ids of all starts that have begun."""
 
     # -- what happens ----------------------------------------------------------------------------------
 
@@ -103,14 +132,19 @@ class Watch:
             gone = (name for name, entry in self.entries.items() if entry.projection is None)
             if any(is_blob_of(name, given[1]) for name in gone):
                 self._came_after.add(given[1])
-        if verb not in ("write", "transact") or given[0] not in (self._names.history, self._names.instances):
-            return False
-        self.moment += 1
-        operations = given[1] if verb == "transact" else [given[1]]
-        self._look(unescape_key(operations[0].partition))
-        return True
+        looks = verb in ("write", "transact") and given[0] in (self._names.history, self._names.instances)
+        if looks:
+            self.moment += 1
+            operations = given[1] if verb == "transact" else [given[1]]
+            self._look(unescape_key(operations[0].partition))
+        self.messages.applied(verb, given, outcome, self.moment)
+        return looks
 
     # -- what .NET's clients do ------------------------------------------------------------------------
+
+    def dotnet_starts(self, name: str) -> None:
+        """It is started over whatever stands there."""
+        self._started_over.add(name)
 
     def dotnet_purges(self, name: str) -> None:
         """Row and rows vanish from now on, in any order, whatever an owner writes meanwhile."""
@@ -158,14 +192,18 @@ class Watch:
         view = None if row is None else self._formats.row_view(row)
         if view is not None and name not in self._dotnet and _is_copy(view, entry, sentinel):
             view = None  # nothing waits
+        self._note_start(entry, view)
         if history and sentinel is not None:
             projection = self._folded(name, entry, sentinel, history, view)
         if sentinel is not None:
             self.begun.add(sentinel.state.start_id)
             self._one_writer(name, entry, sentinel)
             self._nothing_begins_twice(name, entry, sentinel, view)
+            self._nothing_begins_beside_what_runs(name, entry, sentinel)
             self._nothing_is_rewritten(name, entry, sentinel, history)
+            self._a_held_one_does_not_grow(name, entry, sentinel, history, projection)
             self._timers_are_in_time(name, entry, sentinel, history)
+            self._an_event_is_for_one_start(name, entry, sentinel, history)
             if view is None or not names_newer_start(view, sentinel):
                 # (Else it came late, when what would take it over had been replaced.)
                 check_local(name, self._model, self._names, sentinel, projection, history)
@@ -179,12 +217,24 @@ class Watch:
             assert row is not None
             projection = initial(self._formats.waiting_now(row))
             projection.status = view.status
+            self._nothing_is_started_over_what_runs(name, before, projection)
         self._an_end_stays(name, before, projection, sentinel)
         self._a_query_misses_nothing_live(name, view, projection)
+        if entry.stood and (before is None or before.status in TERMINAL):
+            entry.over_at = self.moment
         entry.projection = projection
         shown = None if projection is None else face(projection)
         if not entry.faces or entry.faces[-1][1] != shown:
             entry.faces.append((self.moment, shown))
+
+    def _note_start(self, entry: Entry, row: RowView | None) -> None:
+        """Of a start whose row goes before it has begun it is known why."""
+        names = "" if row is None else row.start_id or row.execution_id
+        before = entry.waits_for
+        if before and before != names and before not in self.begun:
+            self.messages.fates[before] = "purged" if row is None else "replaced"
+        entry.waits_for = names
+        self.messages.named.add(names)
 
     def _stands(self, name: str, entry: Entry) -> tuple[Row | None, Sentinel | None, list[ev.AnyEvent]]:
         key = self._formats.partition_key(name)
@@ -288,6 +338,57 @@ class Watch:
             raise Broken(f"{name!r}: execution {execution} begins a second time")
         if entry.execution:
             entry.followed.add(entry.execution)
+
+    def _nothing_begins_beside_what_runs(self, name: str, entry: Entry, sentinel: Sentinel) -> None:
+        """A singleton never overlaps: another start begins where the execution before has ended, or was purged."""
+        if not entry.history or entry.execution == sentinel.execution_id or name in self._started_over | self._dotnet:
+            return
+        before = entry.projection
+        if before is None or before.execution_id != entry.execution or before.status in TERMINAL:
+            return
+        if sentinel.state.start_id != entry.start_id:
+            raise Broken(
+                f"{name!r}: execution {sentinel.execution_id} begins, and {entry.execution} is {before.status.name}"
+            )
+
+    def _nothing_is_started_over_what_runs(self, name: str, before: Projection | None, now: Projection) -> None:
+        """Nor is a start accepted while one runs (but by .NET's clients, which ask nothing)."""
+        if before is None or before.status in TERMINAL or before.execution_id == now.execution_id:
+            return
+        if name not in self._started_over | self._dotnet:
+            raise Broken(
+                f"{name!r} is started as {now.execution_id}, and {before.execution_id} is {before.status.name}"
+            )
+
+    def _a_held_one_does_not_grow(
+        self, name: str, entry: Entry, sentinel: Sentinel, history: list[ev.AnyEvent], now: Projection | None
+    ) -> None:
+        """What is held waits for other code: each try of the same would leave something in its history for ever.  (What
+        ends it needs no code.)"""
+        code, condition = self._code(), sentinel.state.condition
+        grows = entry.execution == sentinel.execution_id and len(history) > len(entry.history)
+        same = entry.held_by is not None and entry.held_by == code
+        if grows and same and now is not None and now.status not in TERMINAL:
+            raise Broken(f"{name!r} is held, and its history has grown to {len(history)} events")
+        if grows or condition is None or condition.kind != "held":
+            entry.held_by = None
+        elif entry.held_by is None:
+            entry.held_by = code
+
+    def _an_event_is_for_one_start(
+        self, name: str, entry: Entry, sentinel: Sentinel, history: list[ev.AnyEvent]
+    ) -> None:
+        """What an execution has taken no other takes, but those that it continues as: an event has its effect once."""
+        start_id = sentinel.state.start_id
+        if history and entry.execution != sentinel.execution_id and sentinel.execution_id not in self.messages.begin:
+            entry.continued_at = self.moment
+        for event in history:
+            made = mark(event, sentinel.execution_id)
+            before = entry.stood.setdefault(made, start_id)
+            known = isinstance(event, ev.EventRaised) and event.input is not None
+            if known and before != start_id and not event.name.startswith(RESERVED_PREFIX) and name not in self.twice:
+                raise Broken(f"{name!r}: the event {event.input} was for start {before!r}, and {start_id!r} has it too")
+        entry.start_id = start_id
 
     def _nothing_is_rewritten(self, name: str, entry: Entry, sentinel: Sentinel, history: list[ev.AnyEvent]) -> None:
         """Within an execution a history only grows, but for what a rewind takes out in place."""

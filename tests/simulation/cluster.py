@@ -496,11 +496,12 @@ class Insisting:
             lambda: self.client.start(orchestrator, input=payload, instance_id=name, start_id=start_id, **more)
         )
 
-    async def raise_event(self, name: str, event: str, tag: str) -> None:
-        """Raise an event, once more where it is not known whether it was taken."""
-        await self.do(
+    async def raise_event(self, name: str, event: str, tag: str) -> bool:
+        """Raise an event, once more where it is not known whether it was taken; false where the instance has ended."""
+        _, accepted = await self.do(
             lambda: self.client.raise_event(name, event, tag), lambda: self.cluster.may_have_events_twice(name)
         )
+        return bool(accepted)
 
     async def status(self, name: str) -> holdtrue.InstanceStatus | None:
         """A read, held against the ledger."""

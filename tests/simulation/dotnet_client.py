@@ -50,6 +50,7 @@ class DotNetClient:
 
     async def start(self, name: str, input: str) -> None:
         """Start `program`, over whatever is there."""
+        self._watch.dotnet_starts(name)
         row = await self._row(name)
         generation = 0 if row is None else int(row.values.get("Generation") or 0) + 1  # type: ignore[call-overload]
         now, execution = self._environment.now(), self._guid().replace("-", "")

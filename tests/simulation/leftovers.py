@@ -15,8 +15,17 @@ SPARE = 64
 
 def in_host(name: str, host: Any, store: Any) -> list[str]:
     """What a host that rests still holds."""
-    dispatcher = host.dispatcher
     held = {
+        **_in_engine(host),
+        "a number that is given up": store._forsaken,
+        "notes of hosts that are gone": max(0, len(store._leases._since) - len(store_hosts(store))),
+    }
+    return [f"{name} holds {count} {what}" for what, count in held.items() if count]
+
+
+def _in_engine(host: Any) -> dict[str, int]:
+    dispatcher = host.dispatcher
+    return {
         "sessions": len(dispatcher.sessions),
         "bytes of sessions": dispatcher.sessions.bytes,
         "sessions to be handled": len(dispatcher._ready),
@@ -24,8 +33,28 @@ def in_host(name: str, host: Any, store: Any) -> list[str]:
         "results to hand in": len(dispatcher._handing_in._results),
         "work items": len(host.pool.refs()) if host.pool is not None else 0,
         "waits for changes": len(host.changes._watches),
-        "a number that is given up": store._forsaken,
-        "notes of hosts that are gone": max(0, len(store._leases._since) - len(store_hosts(store))),
+    }
+
+
+def in_host_on_azure(name: str, host: Any, store: Any, live: set[str]) -> list[str]:
+    """What a host that rests still holds, of the instances `live` and of others, and its part of the hub."""
+    taking, adopter, waiting = store._taking, store._adopter, store._waiting
+    due = (store._afterwards._debts, store._afterwards._rows)
+    held = {
+        **_in_engine(host),
+        "instances in hand": len(taking._held),
+        "instances with messages": len(taking._waiting),
+        "deliveries": len(taking._deliveries),
+        "instances that are read": len(taking._adopting) + len(taking._handing_out),
+        "messages to be looked at": len(taking._doubles) + len(taking._strange) + len(taking._keepers),
+        "partitions that are drained": len(taking._draining),
+        "messages in hand": len(store._mail),
+        "work items in hand": len(store._work._items),
+        "instances with activities of their own": len(store._local._runs),
+        "writes that are due": sum(len(line._due) for line in due) + len(store._afterwards._in_work),
+        "times of writes": sum(max(0, len(line._heap) - SPARE) for line in due),
+        "notes of what waits": len((waiting._noted | waiting._tried.keys() | waiting._doubtful) - live),
+        "notes of what is kept": len(adopter.kept_for - live),
     }
     return [f"{name} holds {count} {what}" for what, count in held.items() if count]
 

@@ -308,7 +308,7 @@ ON_AZURE_STORAGE = """
 import sys
 sys.path.insert(0, {tests!r})
 import azure_search as search
-from test_azure import PLAYED, SEEDS, SHARES
+from test_azure import SEEDS
 
 def seeds(first, last):
     for seed in range(first, last):
@@ -318,9 +318,8 @@ def seeds(first, last):
             sys.exit(9)
 
 def single(name):
-    for share in range(PLAYED if name in search.LONG else SHARES):
-        for fault in search.singles(name)[share::SHARES]:
-            search.with_one(name, fault)
+    for fault in search.singles(name):
+        search.with_one(name, fault)
 
 def slowly():
     for seed in range(search.SLOW_RUNS):

@@ -11,9 +11,7 @@ from holdtrue.testing.storage_faults import CallFault
 
 PLAYERS: dict[str, Callable[[int], object]] = {
     **{name: partial(search.by_seed, kind=hub) for name, hub in saved.HUBS.items()},
-    "AzureStorage": azure_search.by_seed,
-    "BesideDotNet": azure_search.beside_dotnet,
-    "Slowly": azure_search.slow_run,
+    **azure_search.BY_SEED,
 }
 """Each plays the run of a seed, and raises Failed where something in it is not as it must be."""
 

@@ -18,8 +18,9 @@ from holdtrue.testing.storage_faults import CallFault
 
 VERSION = 1
 HUBS = {"MemoryHubs": cluster.MemoryHubs, "SqliteHub": cluster.SqliteHub}
-KINDS = (*HUBS, "AzureStorage", "BesideDotNet", "Slowly")
-"""What a seed is played on; the last three on Azure Storage: alone, beside clients of .NET's, with slow requests."""
+KINDS = (*HUBS, "AzureStorage", "BesideDotNet", "Slowly", "ReadLate")
+"""What a seed is played on; the last four on Azure Storage: alone, beside clients of .NET's, with slow requests, with
+readers that hear late."""
 
 
 class BadInput(Exception):

@@ -81,6 +81,8 @@ class Disturbed(Programs):
         super().__init__({f"p{number}": maker.program() for number in range(count)})
         self.disturbed: set[str] = set()
         self.scheduled = self.chance.random() < 0.2
+        self._hosts = random.Random(f"{COMING_AND_GOING}:{seed}")
+        self._they_come_and_go = self._hosts.random() < 0.15
         self.ticks: list[Any] = []
         self.least_ticks = 0
 
@@ -98,7 +100,22 @@ class Disturbed(Programs):
             works.append((f"other{number}", self._disturb(verb, name, at)))
         if self.scheduled:
             works.append(("planner", self._schedule))
+        if self._they_come_and_go:
+            works.append(("operator", self._come_and_go))
         return works
+
+    async def _come_and_go(self, operator: Insisting) -> None:
+        """Hosts join, and leave, and perhaps come again."""
+        chance, cluster = self._hosts, operator.cluster
+        for _ in range(chance.randint(1, 4)):
+            await asyncio.sleep(chance.choice([0.2, 1.0, 5.0, 20.0]))
+            name = chance.choice(["h1", "h2", "h3"])
+            if name in cluster.hosts:
+                await cluster.leave(name)
+                await asyncio.sleep(chance.choice([0.0, 1.0, 10.0]))
+            if name != "h3" or chance.random() < 0.7:
+                with as_part(None):
+                    cluster.boot(name)
 
     async def _schedule(self, user: Insisting) -> None:
         """A singleton every 5 s that takes 7: what the seed's failure stopped for days."""
@@ -205,6 +222,8 @@ class Disturbed(Programs):
 
 
 TICKING_SECONDS, TICK_SECONDS = 40.0, 5.0
+COMING_AND_GOING = "hosts 1"
+"""Makes the chance by which hosts join and leave; no run of the corpus has such, all are older."""
 
 
 class Lives(Programs):
@@ -244,8 +263,12 @@ class Lives(Programs):
     async def _tell(self, user: Insisting) -> None:
         await user.start("teller", [[["tell", "m", "Go", "told"], ["tell", "m", "Go", "twice"]], []])
         await user.ended("teller")
+        letters: list[Any] = []
+        while len(letters) < 2:
+            # A hub may wait for a while whether somebody comes.
+            await asyncio.sleep(10.0)
+            _, letters = await user.do(lambda: user.cluster.letters(user.client))
         await user.start("m", [self.programs["m"], []])
-        _, letters = await user.do(lambda: user.cluster.letters(user.client))
         await user.do(lambda: user.client.resend_dead_letters([letter.number for letter in letters]))
         await user.ended("m")
 
@@ -265,7 +288,8 @@ class Lives(Programs):
             # A request from an earlier life of the id may have come to a later one: it starts, ends or purges that.
             self.programs = {name: steps for name, steps in self.programs.items() if name != "t"}
         super().check(cluster)
-        open_ = [name for name, entry in cluster.ledger.entries.items() if entry.projection.status not in TERMINAL]
+        known = [(name, cluster.ledger.status_of(name)) for name in cluster.ledger.entries]
+        open_ = [name for name, status in known if status is not None and status not in TERMINAL]
         if open_:
             raise Broken(f"{open_} have not ended, and all above them was terminated")
 
@@ -282,12 +306,15 @@ class Held(Programs):
     async def _change(self, user: Insisting) -> None:
         await user.start("c", None, orchestrator="changing")
         await user.until("c", lambda status: status.history_size >= 5)
-        await user.cluster.renew_code(2)
+        await self._renew(user.cluster, 2)
         await user.raise_event("c", "Go", "went")
         await user.until("c", lambda status: status.condition is not None and status.condition.kind == "held")
         await asyncio.sleep(12)
-        await user.cluster.renew_code(1)
+        await self._renew(user.cluster, 1)
         await user.ended("c")
+
+    async def _renew(self, cluster: Cluster, code: int) -> None:
+        await cluster.renew_code(code)
 
     def check(self, cluster: Cluster) -> None:
         projection = cluster.ledger.entries["c"].projection

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import azure_search
-import players
 import saved
 import search
 from chance import ByChance, Clock
@@ -26,12 +25,13 @@ YEAR_SECONDS = 365.25 * 86_400
 
 
 class Done(NamedTuple):
-    """What came of a job: how many seeds and single faults it played, the virtual seconds of the seeds, what failed
-    (in words), and the lines for the corpus."""
+    """What came of a job: how many seeds and single faults it played, the virtual seconds of the seeds, how often a
+    client met the one gap that a purge of .NET's makes, what failed (in words), and the lines for the corpus."""
 
     seeds: int = 0
     single: int = 0
     passed: float = 0.0
+    gaps: int = 0
     failed: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -60,16 +60,29 @@ def share(name: str, kind: str, number: int) -> Done:
 
 
 def on_azure(first: int) -> Done:
-    """Some seeds on Azure Storage, every fifth beside clients of .NET's, every fifth slowly."""
-    failed, lines = [], []
+    """Some seeds on Azure Storage, every fifth beside .NET's clients, every fifth slowly, one with late readers."""
+    failed, lines, passed, gaps = [], [], 0.0, 0
     for seed in range(first, first + CHUNK):
-        kind = {0: "BesideDotNet", 1: "Slowly"}.get(seed % 5, "AzureStorage")
+        kind = {0: "BesideDotNet", 1: "Slowly"}.get(seed % 5, "ReadLate" if seed % CHUNK == 2 else "AzureStorage")
         try:
-            players.PLAYERS[kind](seed)
+            ran = azure_search.BY_SEED[kind](seed)
         except search.Failed as error:
             failed.append(str(error))
             lines.append(f"{seed} {kind}\n")
-    return Done(seeds=CHUNK, failed=tuple(failed), lines=tuple(lines))
+        else:
+            passed, gaps = passed + ran.seconds, gaps + ran.gaps
+    return Done(seeds=CHUNK, passed=passed, gaps=gaps, failed=tuple(failed), lines=tuple(lines))
+
+
+def singles_on_azure(name: str, number: int) -> Done:
+    """Some of the single faults of a fixed scenario on Azure Storage."""
+    failed, some = [], azure_search.singles(name)[number::SHARES]
+    for fault in some:
+        try:
+            azure_search.with_one(name, fault)
+        except search.Failed as error:
+            failed.append(str(error))
+    return Done(single=len(some), failed=tuple(failed))
 
 
 def at_steps_on_azure(name: str, number: int) -> Done:
@@ -87,7 +100,11 @@ def jobs(first: int) -> Iterator[tuple[Callable[..., Done], tuple[object, ...]]]
     """What to do, without end."""
     shares = ((name, kind, number) for number in range(SHARES) for kind in saved.HUBS for name in fixed())
     steps = ((name, number) for number in range(SHARES) for name in azure_search.SEARCHES)
+    singles = ((name, number) for number in range(SHARES) for name in azure_search.SEARCHES)
     while True:
+        single = next(singles, None)
+        if single is not None:
+            yield singles_on_azure, single
         following = next(shares, None)
         if following is not None:
             yield share, following
@@ -122,7 +139,7 @@ def main() -> int:
 
 def soak(seconds: float, first: int) -> int:
     """Play for so long; 1 where something failed."""
-    began, seeds, single, virtual, failing = time.monotonic(), 0, 0, 0.0, 0
+    began, seeds, single, virtual, gaps, failing = time.monotonic(), 0, 0, 0.0, 0, 0
     print(f"from seed {first} on", flush=True)
     coming = jobs(first)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -135,7 +152,7 @@ def soak(seconds: float, first: int) -> int:
             running.discard(finished)
             done = finished.result()
             seeds, single, virtual = seeds + done.seeds, single + done.single, virtual + done.passed
-            failing += len(done.failed)
+            failing, gaps = failing + len(done.failed), gaps + done.gaps
             for text in done.failed:
                 print(text, flush=True)
             if done.lines:
@@ -144,7 +161,7 @@ def soak(seconds: float, first: int) -> int:
     took = time.monotonic() - began
     print(
         f"{seeds} seeds and {single} single faults, {(seeds + single) / took:.0f} a second, "
-        f"{virtual / YEAR_SECONDS:.3f} virtual years, {failing} failed"
+        f"{virtual / YEAR_SECONDS:.3f} virtual years, {gaps} reads beside a purge of .NET's, {failing} failed"
     )
     return 1 if failing else 0
 

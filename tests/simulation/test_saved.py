@@ -259,9 +259,12 @@ def test_a_seed_on_azure_storage_too() -> None:
     ):
         azure_search.by_seed(6)
     assert str(caught.value).splitlines()[-1].endswith("again.py 6 AzureStorage")
-    with mock.patch.dict(players.PLAYERS, AzureStorage=lambda seed: _fails(seed)):
+    failing_all = dict.fromkeys(azure_search.BY_SEED, _fails)
+    with mock.patch.dict(azure_search.BY_SEED, failing_all):
         done = soak.on_azure(0)
-    assert done.lines == tuple(f"{seed} AzureStorage\n" for seed in range(soak.CHUNK) if seed % 5 > 1)
+    assert len(done.lines) == done.seeds == soak.CHUNK
+    assert {line.split()[1] for line in done.lines} == players.PLAYERS.keys() - saved.HUBS.keys()
+    assert done.lines[3] == "3 AzureStorage\n"
 
 
 def _fails(seed: int) -> None:
