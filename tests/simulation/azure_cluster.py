@@ -204,6 +204,10 @@ class AzureCluster(Cluster):
         self.twice.add(name)
         self.ledger.twice.add(name)  # type: ignore[attr-defined]
 
+    def are_sent_twice(self, name: str) -> None:
+        """Noted: of events that stand twice it is not seen whether they were sent so."""
+        self.ledger.twice.add(name)  # type: ignore[attr-defined]
+
     def at(self, call: Call) -> CallFault | None:  # type: ignore[override]
         """What happens to a call: nothing, when faults are over."""
         return None if self.faults_over else self.call_faults.at(call)

@@ -328,6 +328,10 @@ class Ticking(Programs):
     def check(self, cluster: Cluster) -> None:
         if not self._started:
             raise Broken("no tick has started anything")
+        stood = cluster.ledger.entries["tick"].stood  # type: ignore[attr-defined]
+        missing = [execution for execution in self._started if ("start", execution) not in stood]
+        if missing:
+            raise Broken(f"ticks started {missing}, which never ran")
 
 
 class Early(Programs):

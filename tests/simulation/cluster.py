@@ -201,6 +201,9 @@ class Cluster:
     def may_have_events_twice(self, name: str) -> None:
         """A client raises an event once more on an instance that may have it.  (The ledger saw whether it has.)"""
 
+    def are_sent_twice(self, name: str) -> None:
+        """A user sends events twice.  (The ledger counts how often.)"""
+
     def at(self, part: str, point: int, verb: str) -> Fault | None:
         """What happens at a point of a part: nothing, when faults are over."""
         return None if self.faults_over else self.faults.at(part, point, verb)

@@ -83,6 +83,8 @@ class Disturbed(Programs):
         self.scheduled = self.chance.random() < 0.2
         self._hosts = random.Random(f"{COMING_AND_GOING}:{seed}")
         self._they_come_and_go = self._hosts.random() < 0.15
+        self._users = random.Random(f"{LATE_AND_TWICE}:{seed}")
+        self._are_late = self._users.random() < 0.25
         self.ticks: list[Any] = []
         self.least_ticks = 0
 
@@ -187,10 +189,16 @@ class Disturbed(Programs):
                 raise
             return  # somebody else has started it, under another id of a start
         for event, tag in events_of(steps):
-            try:
-                await user.raise_event(name, event, tag)
-            except ClientError:
-                return  # gone meanwhile
+            if self._are_late:
+                await asyncio.sleep(self._users.choice([0.0, 0.1, 2.0, 30.0]))
+            times = 2 if self._are_late and self._users.random() < 0.3 else 1
+            if times == 2:
+                user.cluster.are_sent_twice(name)
+            for _ in range(times):
+                try:
+                    await user.raise_event(name, event, tag)
+                except ClientError:
+                    return  # gone meanwhile
         if name not in self.disturbed:
             await self._to_its_end(user, name, steps)
 
@@ -224,6 +232,8 @@ class Disturbed(Programs):
 TICKING_SECONDS, TICK_SECONDS = 40.0, 5.0
 COMING_AND_GOING = "hosts 1"
 """Makes the chance by which hosts join and leave; no run of the corpus has such, all are older."""
+LATE_AND_TWICE = "users 126"
+"""... and that by which users send their events late, and some twice."""
 
 
 class Lives(Programs):
