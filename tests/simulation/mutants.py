@@ -268,6 +268,27 @@ MUTANTS = [
         "if standing is None or standing.etag != commit.etag:",
         "if standing is None:",
     ),
+    Mutant(
+        "a message is acknowledged before it is in the hub",
+        "stores/memory/store.py",
+        """        outcomes = [inbox.post(moment, message) for message in messages]
+        self._done(moment)
+""",
+        """        from holdtrue.stores.protocol import SendResult
+        later = lambda: [inbox.post(self._moment(), message) for message in messages]
+        __import__("asyncio").get_running_loop().call_later(0.5, later)
+        outcomes = [SendOutcome(result=SendResult.ACCEPTED) for _ in messages]
+""",
+    ),
+    Mutant(
+        "a message is acknowledged before its commit",
+        "stores/sqlite/store.py",
+        "        outcomes: list[SendOutcome] = await self._write(_SEND, list(messages)) if messages else []",
+        """        from holdtrue.stores.protocol import SendResult
+        __import__("asyncio").get_running_loop().call_later(0.5, self._write, _SEND, list(messages))
+        outcomes = [SendOutcome(result=SendResult.ACCEPTED) for _ in messages]""",
+        "SqliteHub",
+    ),
 ]
 
 
