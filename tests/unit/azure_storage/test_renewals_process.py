@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.stores.azure_storage.http.connection import (
-    Identity,
     from_connection_string,
     reopen,
     reopening,
     with_credential,
 )
+from holdtrue.stores.azure_storage.http.identity import Identity
 from holdtrue.stores.azure_storage.partitions import Lease, lease_values, read_lease
 from holdtrue.stores.azure_storage.renewals_messages import SocketLink
 from holdtrue.stores.azure_storage.renewing import AppLeaseHeld

@@ -2,8 +2,8 @@
 
 As .NET's settings name it: the variable `AzureWebJobsStorage` (or the one that `?connection=NAME` gives) holds a
 connection string; or `NAME__accountName`, or `NAME__tableServiceUri` and its like, name the account, and a token of
-`azure-identity` opens it (`NAME__clientId` says which identity).  The settings are those of the host.json that
-`?settings=PATH` or the variable `HOLDTRUE_HOST_JSON` names; without a hub in the URL it is that file's.
+`azure-identity` opens it (`NAME__credential`, `NAME__clientId` and others say whose).  The settings are those of the
+host.json that `?settings=PATH` or the variable `HOLDTRUE_HOST_JSON` names; without a hub in the URL it is that file's.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -161,15 +161,20 @@ def _connection(name: str, variables: Mapping[str, str]) -> "Connection":
 
 
 def _by_identity(name: str, variables: Mapping[str, str]) -> "Connection":
-    from .http.connection import Identity, with_credential
+    from .http.connection import with_credential
+    from .http.identity import identity_of
 
-    account = variables.get(f"{name}__accountName")
+    # As in .NET's configuration, where capitals do not count.
+    settings = {key.lower(): value for key, value in variables.items()}
+    account = settings.get(f"{name}__accountName".lower())
     endpoints = {
-        service: url for service in ("table", "queue", "blob") if (url := variables.get(f"{name}__{service}ServiceUri"))
+        service: url
+        for service in ("table", "queue", "blob")
+        if (url := settings.get(f"{name}__{service}ServiceUri".lower()))
     }
     if not account and len(endpoints) < 3:
         raise InvalidInput(
             f"no storage account is named: set {name} to a connection string, or {name}__accountName to use an identity"
         )
-    identity = Identity(variables.get(f"{name}__clientId"))
+    identity = identity_of(name, settings)
     return with_credential(identity.credential(), identity=identity, account=account, endpoints=endpoints)

@@ -13,6 +13,8 @@ import msgspec
 
 from holdtrue.core.errors import InvalidInput
 
+from .identity import Identity
+
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
 
@@ -41,18 +43,6 @@ class Sas(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "Sas(...)"
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Which identity of this machine's: its client id, where there are several."""
-
-    client_id: str | None = None
-
-    def credential(self) -> "AsyncTokenCredential":
-        """The credential that `azure-identity` finds for it here."""
-        from azure.identity.aio import DefaultAzureCredential
-
-        return DefaultAzureCredential(managed_identity_client_id=self.client_id)
 
 
 class Token(msgspec.Struct, frozen=True):
