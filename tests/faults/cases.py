@@ -80,13 +80,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     nth: int = 1
     fault: str = ""
+    queued: bool = False
+    """Every activity goes through the queue, and one of them takes so long that its message is renewed."""
     outside: bool = False
     """The hosts are processes of their own, one of which serves the hub's one partition."""
     limit: float | None = None
     """Seconds from the fault to the end of everything, where it is not `LIMIT`; `REQUESTS` come to it."""
 
     def __str__(self) -> str:
-        hosts = f"{self.hosts} {'processes' if self.outside else 'hosts'}"
+        hosts = f"{self.hosts} {'processes' if self.outside else 'hosts'}{', queued' if self.queued else ''}"
         if not self.kind:
             return f"{self.scenario}, {hosts}, no fault"
         return f"{self.scenario}, {hosts}: {self.fault} at {self.kind} {self.nth} of the {self.by}"
@@ -119,7 +121,7 @@ class Running:
         self._azurite, self._case, self._load = azurite, case, load
         self._scenario = SCENARIOS[case.scenario]
         self._seed = seed
-        self._name = f"c{next(_numbers)}"
+        self._name = f"{scenarios.LONG_ONES if case.queued else 'c'}{next(_numbers)}"
         self._account = azurite.new_account()
         fault = FAULTS.get(case.fault)
         kills = fault is not None and fault.call is not None
@@ -132,6 +134,7 @@ class Running:
             lease_acquire_interval=ACQUIRE,
             app_lease_acquire_interval=1.0,
             renewed_visibility=int(lease),
+            local_activities=not case.queued,
         )
         self._hosts: list[RunningHost | OutsideHost] = []
         self._rules: dict[str, list[Rule]] = {"hosts": [], "client": []}
@@ -235,6 +238,8 @@ class Running:
         outcome.load = max(self._load.seconds, load)
         outcome.whole = loop.time() - began
         limit = (LIMIT if self._case.limit is None else self._case.limit) + REQUESTS * outcome.load
+        if self._case.queued:
+            limit += 2 * scenarios.LONG_SECONDS  # once more where its host was killed
         if outcome.seconds is not None and outcome.seconds > limit:
             raise AssertionError(f"it took {outcome.seconds:.1f} s from the fault to its end, {limit:.1f} s at most")
         for host in self._hosts:

@@ -57,7 +57,12 @@ def play(
 
 def whole(azurite: Azurite) -> list[Case]:
     """All cases: what is spoiled are the requests that runs without a fault make."""
-    plain = [Case(scenario=name, hosts=hosts) for name in SCENARIOS for hosts in (1, 2)]
+    plain = [
+        Case(scenario=name, hosts=hosts, queued=queued)
+        for name in SCENARIOS
+        for hosts in (1, 2)
+        for queued in (False, True)
+    ]
     found = []
     for outcome in play(azurite, plain):
         if outcome.wrong:
@@ -65,14 +70,7 @@ def whole(azurite: Azurite) -> list[Case]:
         for by, counts in sorted(outcome.counts.items()):
             for kind, nth in points(counts):
                 found += [
-                    Case(
-                        scenario=outcome.case.scenario,
-                        hosts=outcome.case.hosts,
-                        by=by,
-                        kind=kind,
-                        nth=nth,
-                        fault=name,
-                    )
+                    msgspec.structs.replace(outcome.case, by=by, kind=kind, nth=nth, fault=name)
                     for name, fault in FAULTS.items()
                     if by == "hosts" or fault.call is None
                 ]
@@ -80,22 +78,26 @@ def whole(azurite: Azurite) -> list[Case]:
 
 
 def killing(azurite: Azurite) -> list[Case]:
-    """A process killed at each request of the chain, before and after it; another stands by.
+    """A process killed at each request of each scenario, before and after it; another stands by.
 
     What waits then waits for a lease and a look at it.  That and the whole of a run without a fault, as long as it
     takes on this machine, are the limit.
     """
-    plain = Case(scenario="chain", hosts=2, outside=True)
-    (outcome,) = play(azurite, [plain])
-    if outcome.wrong:
-        raise AssertionError(f"{plain} (a request: {outcome.load:.3f} s): {outcome.wrong}\n{outcome.story}")
-    limit = SHORT + ACQUIRE + outcome.whole
-    return [
-        msgspec.structs.replace(plain, kind=kind, nth=nth, fault=name, limit=limit)
-        for kind, nth in points(outcome.counts["hosts"])
-        for name, fault in FAULTS.items()
-        if fault.call is not None
+    plain = [
+        Case(scenario=name, hosts=2, outside=True, queued=queued) for name in SCENARIOS for queued in (False, True)
     ]
+    found = []
+    for outcome in play(azurite, plain):
+        if outcome.wrong:
+            raise AssertionError(f"{outcome.case} (a request: {outcome.load:.3f} s): {outcome.wrong}\n{outcome.story}")
+        limit = SHORT + ACQUIRE + outcome.whole
+        found += [
+            msgspec.structs.replace(outcome.case, kind=kind, nth=nth, fault=name, limit=limit)
+            for kind, nth in points(outcome.counts["hosts"])
+            for name, fault in FAULTS.items()
+            if fault.call is not None
+        ]
+    return sorted(found, key=str)
 
 
 def drawn(cases: Sequence[Case], seed: int, count: int) -> list[Case]:

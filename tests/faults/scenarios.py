@@ -35,8 +35,16 @@ def heard(line: str) -> None:
     note(instance_id, what)
 
 
+LONG_ONES = "q"
+"""The names of cases begin so in which an activity takes long."""
+LONG_SECONDS = 7.0
+"""Longer than a message that was got stays hidden without being renewed."""
+
+
 @app.activity
 async def add_one(ctx: holdtrue.ActivityContext, number: int) -> int:
+    if number == 0 and ctx.instance_id.startswith(LONG_ONES):
+        await asyncio.sleep(LONG_SECONDS)
     note(ctx.instance_id, f"add_one {number}")
     return number + 1
 
