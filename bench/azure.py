@@ -50,6 +50,7 @@ GOALS = {
     "parent": Goal(text="requests of the worker for Parent(10)", local=150, queue=320),
     "chain rate": Goal(text="Chain(5) × 200: activities/s", local=2, queue=0.7, times=True, least=True),
     "fanout rate": Goal(text="FanOut(100) × 10: activities/s", local=8, queue=1, times=True, least=True),
+    "beside": Goal(text="Chain(5): rate beside 4 instances without code ÷ alone", local=0.9, queue=0.9, least=True),
     "latency": Goal(text="one at a time, one activity: p50 in ms", local=0.5, queue=0.75, times=True),
     "growth of requests": Goal(text="Chain(2000): requests an activity, end ÷ start", local=1.1, queue=1.1),
     "growth of bytes": Goal(text="Chain(2000): bytes an activity, end ÷ start", local=1.1, queue=1.1),
@@ -156,6 +157,14 @@ class Bench:
             start, end = figures[1][index] - figures[0][index], figures[3][index] - figures[2][index]
             self._tell(f"growth of {row}", system, end / max(start, 1e-9))
 
+    async def _beside_strange(self, system: Holdtrue, first: float) -> None:
+        """The rate beside instances that no worker has the code of, against that without."""
+        chains = self._scale.chains
+        alone = [first, await system.rate("Chain", chains, 5, turn=1)]
+        await system.strange()
+        beside = [await system.rate("Chain", chains, 5, turn=turn) for turn in (2, 3)]
+        self._tell("beside", system, statistics.mean(beside) / statistics.mean(alone))
+
     async def timed(self, systems: list[System]) -> None:
         """The rows without the proxy, in turn."""
         for system in systems:
@@ -164,7 +173,10 @@ class Bench:
             try:
                 await self._one(system, "Chain", "warm", 5)
                 scale = self._scale
-                self._tell("chain rate", system, 5 * await system.rate("Chain", scale.chains, 5))
+                first = await system.rate("Chain", scale.chains, 5)
+                self._tell("chain rate", system, 5 * first)
+                if isinstance(system, Holdtrue):
+                    await self._beside_strange(system, first)
                 self._tell("fanout rate", system, 100 * await system.rate("FanOut", scale.fans, 100))
                 times = [await self._one(system, "Chain", f"single{number}", 1) for number in range(scale.singles)]
                 self._tell("latency", system, 1_000 * statistics.median(times))

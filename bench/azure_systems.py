@@ -95,9 +95,16 @@ class Holdtrue:
         assert status.completed_at is not None
         return (status.completed_at - status.created_at).total_seconds()
 
-    async def rate(self, name: str, count: int, given: int) -> float:
-        """Instances a second, of so many started at once."""
-        instances = [f"{name}-{given}-{number}" for number in range(count)]
+    async def strange(self) -> None:
+        """Four instances whose orchestration no worker has, with messages."""
+        for number in range(4):
+            name = f"strange-{number}"
+            await self._starter.start("Nobody", instance_id=name)
+            await self._starter.raise_event(name, "Go", number)
+
+    async def rate(self, name: str, count: int, given: int, *, turn: int = 0) -> float:
+        """Instances a second, of so many started at once; each `turn` has ids of its own."""
+        instances = [f"{name}-{given}-{turn}-{number}" for number in range(count)]
         began = time.perf_counter()
         await asyncio.gather(*(self.start(name, instance, given) for instance in instances))
         await asyncio.gather(*(self.wait(instance) for instance in instances))
