@@ -359,6 +359,12 @@ def beside_dotnet():
     for seed in range(search.BESIDE_DOTNET):
         search.beside_dotnet(seed)
 
+def settled():
+    import test_settling as settling
+    for at in settling.HOSTS_DIED_AT:
+        for mishap in (search.Mishap.CRASH_BEFORE, search.Mishap.CRASH_AFTER):
+            settling.test_who_knows_only_what_dotnet_knows_goes_on(at, mishap)
+
 def half_of_the_seeds():
     seeds(0, SEEDS // 2)
 
@@ -368,6 +374,7 @@ every = {{
     "read late": late,
     "at steps": at_steps,
     "beside .NET": beside_dotnet,
+    "settled": settled,
     **{{name: lambda name=name: single(name) for name in search.SEARCHES}},
     "more seeds": lambda: seeds(SEEDS // 2, SEEDS),
 }}

@@ -39,13 +39,20 @@ WANTED = {
     "timer": "over",
     "later": ["early"],
     "again": "3",
+    "newcomer": "new",
 }
 """What every instance gives in the end."""
 
 
-def app() -> holdtrue.App:
-    """The app of every host."""
+def app(*, newcomers: bool = False) -> holdtrue.App:
+    """The app of every host; the one that died had no code of `newcomers`."""
     app = holdtrue.App()
+
+    if newcomers:
+
+        @app.orchestrator
+        async def newcomer(ctx: holdtrue.OrchestrationContext, given: Any) -> str:
+            return str(await ctx.wait_for_external_event("Go"))
 
     @app.activity
     async def add_one(ctx: holdtrue.ActivityContext, number: int) -> int:
@@ -102,6 +109,8 @@ async def start_all(client: Any) -> None:
     await client.start("listener", input=3, instance_id="listener")
     for name, given in {"chain": 4, "fan": 101, "teller": ["a", "b", "c"], "parent": 2, "timer": 90}.items():
         await client.start(name, input=given, instance_id=name)
+    await client.start("newcomer", instance_id="newcomer")
+    await client.raise_event("newcomer", "Go", data="new")
     await client.start("again", input=2, instance_id="again")
     await client.start("listener", input=1, instance_id="later", start_at=timedelta(seconds=600))
     await client.raise_event("later", "Go", data="early")
@@ -167,11 +176,14 @@ class World:
     def _went(self, ticks: int) -> None:
         self.clock._epoch += ticks
 
-    async def host(self, faults: Sequence[Any] = (), name: str = "host") -> tuple[Part, holdtrue.Host]:
+    async def host(
+        self, faults: Sequence[Any] = (), name: str = "host", *, newcomers: bool = False
+    ) -> tuple[Part, holdtrue.Host]:
         """A host at work."""
+        code = app(newcomers=newcomers)
         part, store, environment = self.part(name, faults)
         settings = HostSettings(name=name, drain_seconds=2.0, activity_slots=50, retention=False, schedules=False)
-        hosts = [holdtrue.Host(app(), store, settings=settings, environment=environment)]
+        hosts = [holdtrue.Host(code, store, settings=settings, environment=environment)]
         self._kept.append(hosts)
 
         async def live() -> None:
@@ -181,7 +193,7 @@ class World:
                     return
                 except StoreError:
                     await asyncio.sleep(1.0)
-                    hosts.append(holdtrue.Host(app(), store, settings=settings, environment=environment))
+                    hosts.append(holdtrue.Host(code, store, settings=settings, environment=environment))
 
         with as_part(part):
             self._kept.append(asyncio.ensure_future(live()))
@@ -286,7 +298,7 @@ def completed(world: World) -> dict[str, Any]:
     """What every instance gives when a host goes on with the hub, which knows only what .NET would know."""
 
     async def main() -> dict[str, Any]:
-        await world.host(name="after")
+        await world.host(name="after", newcomers=True)
         client = await world.client()
         found: dict[str, Any] = {}
         for name in WANTED:

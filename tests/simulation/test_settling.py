@@ -18,7 +18,11 @@ ALIKE = 2
 """Of more calls in a row to one place only the first and the last so many are disturbed."""
 
 
-@pytest.mark.parametrize("at", [*range(10, 310, 25)])
+HOSTS_DIED_AT = range(10, 310, 25)
+"""Calls of the account."""
+
+
+@pytest.mark.parametrize("at", HOSTS_DIED_AT)
 @pytest.mark.parametrize("mishap", [Mishap.CRASH_BEFORE, Mishap.CRASH_AFTER])
 def test_who_knows_only_what_dotnet_knows_goes_on(at: int, mishap: Mishap) -> None:
     world = died(at, at, mishap)
