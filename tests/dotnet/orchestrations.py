@@ -121,7 +121,7 @@ async def fire_and_forget(ctx: holdtrue.OrchestrationContext, child: str) -> str
 
 @app.orchestrator(name="Loop")
 async def loop(ctx: holdtrue.OrchestrationContext, left: int) -> str:
-    await add(ctx, 0)
+    await add(ctx, left)
     if left:
         ctx.continue_as_new(left - 1)
         return ""

@@ -1,7 +1,7 @@
 """A worker of Holdtrue as a process of its own, with the orchestrations of the peer.
 
-`python -m tests.dotnet.worker HUB table` (or `blobs`); the account is that of the variable HOLDTRUE_TEST_ACCOUNT.  It
-prints `worker up`, and drains at SIGTERM.
+`python -m tests.dotnet.worker HUB table` (or `blobs`), and perhaps `queued`; the account is that of the variable
+HOLDTRUE_TEST_ACCOUNT.  It prints `worker up`, and drains at SIGTERM.
 """
 
 import asyncio
@@ -32,22 +32,23 @@ BY_BLOBS = msgspec.structs.replace(SETTINGS, use_table_partition_management=Fals
 PACE = Pace(every_seconds=1.0, requests_a_minute=6_000.0, fresh_seconds=5.0)
 
 
-def open_store(connection: str, hub: str, *, by_table: bool = True) -> AzureStorageStore:
-    """The store of a hub."""
+def open_store(connection: str, hub: str, *, by_table: bool = True, queued: bool = False) -> AzureStorageStore:
+    """The store of a hub; `queued`: every activity through the queue."""
     settings = SETTINGS if by_table else BY_BLOBS
+    settings = msgspec.structs.replace(settings, local_activities=not queued)
     return AzureStorageStore(HttpService(from_connection_string(connection)), hub, settings=settings, pace=PACE)
 
 
-async def main(hub: str, *, by_table: bool) -> None:
+async def main(hub: str, *, by_table: bool, queued: bool) -> None:
     """Work until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = HostSettings(name="worker", retention=False, schedules=False, drain_seconds=5.0)
-    store = open_store(os.environ["HOLDTRUE_TEST_ACCOUNT"], hub, by_table=by_table)
+    store = open_store(os.environ["HOLDTRUE_TEST_ACCOUNT"], hub, by_table=by_table, queued=queued)
     async with holdtrue.Host(app, store, settings=settings):
         print("worker up", flush=True)
         await stop.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], by_table=sys.argv[2] == "table"))
+    asyncio.run(main(sys.argv[1], by_table=sys.argv[2] == "table", queued="queued" in sys.argv[3:]))
