@@ -13,7 +13,7 @@ from pathlib import Path
 from holdtrue.stores.azure_storage.http.connection import EMULATOR_ACCOUNT, EMULATOR_KEY
 from tools.install_azurite import install, node
 
-_LISTENS = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at http://127\.0\.0\.1:(\d+)")
+_LISTENS = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at https?://127\.0\.0\.1:(\d+)")
 _ENDS_WITH_ITS_PARENT = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit())"
 """Its standard input is a pipe that the parent holds: it ends when the parent does, however that ends."""
 
@@ -56,18 +56,21 @@ class Azurite:
                 stream.close()
 
 
-def start(*, preload: Path | None = None) -> Azurite:
+def start(*, preload: Path | None = None, certificate: tuple[Path, Path] | None = None) -> Azurite:
     """Start one; it listens when this returns.  Raises RuntimeError, with its output, where it does not come up.
 
-    `preload` is a module that is run in it first.
+    `preload` is a module that is run in it first.  With a `certificate` and its key it speaks HTTPS, and takes tokens.
     """
     program = install()
     any_port = [part for service in ("blob", "queue", "table") for part in (f"--{service}Port", "0")]
     accounts = [f"{EMULATOR_ACCOUNT}:{EMULATOR_KEY}", *(f"account{number + 1}:{KEY}" for number in range(ACCOUNTS))]
+    tokens: list[str] = []
+    if certificate is not None:
+        tokens = ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])]
     first = [] if preload is None else [f"--import={preload.as_uri()}"]
     process = subprocess.Popen(
         [node()[0], f"--import={_ENDS_WITH_ITS_PARENT}", *first, str(program), "--inMemoryPersistence"]
-        + ["--disableTelemetry", "--skipApiVersionCheck", "--silent", *any_port],
+        + ["--disableTelemetry", "--skipApiVersionCheck", "--silent", *any_port, *tokens],
         env={**os.environ, "AZURITE_ACCOUNTS": ";".join(accounts)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -96,6 +96,7 @@ class Requests:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await self._signer.close()
 
     async def send(
         self,

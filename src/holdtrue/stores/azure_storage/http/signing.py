@@ -5,13 +5,16 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, MutableMapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, quote
 
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.environment import Environment
 
 from .connection import Key, Sas, SharedKey, Token
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
 
 SCOPE = "https://storage.azure.com/.default"
 EARLY = 300
@@ -29,6 +32,9 @@ class Signer(Protocol):
 
         `path` and `query` are as on the wire, percent-encoded.
         """
+
+    async def close(self) -> None:
+        """Give back what it holds; it may sign again."""
 
 
 def signer_of(key: Key, environment: Environment) -> Signer:
@@ -56,6 +62,9 @@ class SharedKeySigner:
         mac.update(text.encode())
         headers["authorization"] = f"{scheme} {self._account}:{base64.b64encode(mac.digest()).decode()}"
         return query
+
+    async def close(self) -> None:
+        return None
 
 
 def _light(account: str, path: str, query: str, headers: Mapping[str, str]) -> str:
@@ -86,12 +95,16 @@ class SasSigner:
     async def sign(self, service: str, method: str, path: str, query: str, headers: MutableMapping[str, str]) -> str:
         return f"{query}&{self._query}" if query else self._query
 
+    async def close(self) -> None:
+        return None
+
 
 class TokenSigner:
     """By a token, fetched once for all requests and again shortly before it ends."""
 
     def __init__(self, token: Token, environment: Environment) -> None:
-        self._credential = token.credential
+        self._identity = token.identity
+        self._credential: AsyncTokenCredential | None = token.credential
         self._environment = environment
         self._token = ""
         self._until = 0.0
@@ -101,10 +114,20 @@ class TokenSigner:
         if self._now() > self._until - EARLY:
             async with self._fetching:
                 if self._now() > self._until - EARLY:
+                    if self._credential is None:
+                        assert self._identity is not None
+                        self._credential = self._identity.credential()
                     token = await self._credential.get_token(SCOPE)
                     self._token, self._until = token.token, float(token.expires_on)
         headers["authorization"] = f"Bearer {self._token}"
         return query
+
+    async def close(self) -> None:
+        credential = self._credential
+        if credential is not None and self._identity is not None:
+            # One that was made for this account alone: nobody else uses its connections.
+            self._credential = None
+            await credential.close()
 
     def _now(self) -> float:
         return self._environment.now() / TICKS_PER_SECOND
