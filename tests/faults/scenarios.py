@@ -37,7 +37,7 @@ def heard(line: str) -> None:
 
 LONG_ONES = "q"
 """The names of cases begin so in which an activity takes long."""
-LONG_SECONDS = 7.0
+LONG_SECONDS = 6.0
 """Longer than a message that was got stays hidden without being renewed."""
 
 
