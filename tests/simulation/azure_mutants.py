@@ -412,14 +412,6 @@ RULES = [
         first="held",
     ),
     Rule(
-        "11",
-        "a held instance is tried again with the code that did not fit",
-        "waking.py",
-        "not await self._waiting.has_tried(name)",
-        "True",
-        first="held",
-    ),
-    Rule(
         "2",
         "a work item whose result could not be put is deleted",
         "store.py",
