@@ -23,7 +23,7 @@ from azure_mutants import AZURE, RULES, Rule  # noqa: E402
 
 from tools.install_azurite import FOLDER, install  # noqa: E402
 
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 300
 COPIED = ("src", "tests", "tools", "bench", "examples", "pyproject.toml", "README.md")
 
 

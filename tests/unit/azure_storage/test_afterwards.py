@@ -10,11 +10,13 @@ import msgspec
 import holdtrue
 from holdtrue.core.events import TICKS_PER_SECOND
 from holdtrue.engine.settings import HostSettings
+from holdtrue.stores.azure_storage.afterwards import Afterwards
+from holdtrue.stores.azure_storage.holding import Held
 from holdtrue.stores.azure_storage.sentinel import Sentinel, read_sentinel
 from holdtrue.stores.azure_storage.service import Do, Instant, Operation, Row, Unsure
 from holdtrue.stores.azure_storage.settings import AzureStorageSettings
 from holdtrue.stores.azure_storage.store import AzureStorageStore
-from holdtrue.stores.protocol import CommitOutcome, Committing
+from holdtrue.stores.protocol import CommitOutcome, Committing, Lease
 from holdtrue.testing.environment import SimulatedEnvironment
 from holdtrue.testing.storage_model import StorageModel
 from holdtrue.testing.virtual_time import run
@@ -277,3 +279,30 @@ async def test_the_parent_of_what_is_replaced_is_told_also_where_its_message_can
     status = await host.client.wait_for_completion("parent")
     assert refused and "was replaced by another start" in str(status.output)
     await host.stop()
+
+
+def test_what_is_due_for_a_session_that_is_followed_is_not_done() -> None:
+    """Also where it was taken up just now, and its own task has not begun."""
+
+    async def main() -> None:
+        cleared: list[Held] = []
+
+        async def clear(held: Held) -> bool:
+            cleared.append(held)
+            return True
+
+        async def write(held: Held) -> None:
+            await clear(held)
+
+        afterwards = Afterwards(
+            SimulatedEnvironment(1), row_delay=1.0, write_row=write, clear_debt=clear, is_mine=lambda partition: True
+        )
+        held = {name: Held(name, name, 0, Lease(1, 1)) for name in ("followed", "other")}
+        working = asyncio.ensure_future(afterwards._all(list(held.values()), []))
+        await asyncio.sleep(0)
+        await afterwards.hand_over("followed")
+        await working
+        assert cleared == [held["other"]]
+        assert not afterwards._in_work
+
+    run(main())

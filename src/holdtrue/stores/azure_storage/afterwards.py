@@ -108,7 +108,10 @@ class Afterwards:
         """Its instance is about to be read anew: what is under way for it ends first.  When its row was due."""
         self._debts.drop(instance_id)
         due = self._rows.drop(instance_id)
-        await self._ended(self._in_work.get(instance_id))
+        held = self._in_work.get(instance_id)
+        await self._ended(held)
+        if held is not None:
+            held.is_current = False  # what was due and has not begun is for who reads it now
         return due
 
     @staticmethod
@@ -154,12 +157,21 @@ class Afterwards:
 
     async def _all(self, debts: Sequence[Held], rows: Sequence[Held]) -> None:
         works = list(dict.fromkeys((*debts, *rows)))
-        for begin in range(0, len(works), AT_ONCE):
-            some = works[begin : begin + AT_ONCE]
-            await asyncio.gather(*(self._one(held, debt=held in debts, row=held in rows) for held in some))
+        # At once: until a task of its own begins its session may be followed by another.
+        self._in_work.update((held.instance_id, held) for held in works)
+        try:
+            for begin in range(0, len(works), AT_ONCE):
+                some = works[begin : begin + AT_ONCE]
+                await asyncio.gather(*(self._one(held, debt=held in debts, row=held in rows) for held in some))
+        finally:
+            for held in works:
+                self._worked(held)
+
+    def _worked(self, held: Held) -> None:
+        if self._in_work.get(held.instance_id) is held:
+            del self._in_work[held.instance_id]
 
     async def _one(self, held: Held, *, debt: bool, row: bool) -> None:
-        self._in_work[held.instance_id] = held
         try:
             async with held.busy:
                 if debt and self._may_write(held):
@@ -172,8 +184,7 @@ class Afterwards:
                 self._rows.put(held, self._environment.monotonic() + AGAIN_SECONDS)
                 self._changed.set()
         finally:
-            if self._in_work.get(held.instance_id) is held:
-                del self._in_work[held.instance_id]
+            self._worked(held)
 
     def _may_write(self, held: Held) -> bool:
         return held.is_current and self._is_mine(held.partition)
