@@ -1,7 +1,8 @@
 """A worker of Holdtrue as a process of its own, with the orchestrations of the peer.
 
-`python -m tests.dotnet.worker HUB table` (or `blobs`), and perhaps `queued`; the account is that of the variable
-HOLDTRUE_TEST_ACCOUNT.  It prints `worker up`, and drains at SIGTERM.
+`python -m tests.dotnet.worker HUB table` (or `blobs`), and perhaps `queued` (every activity goes through the queue),
+and `idle` (this worker has the code of none); the account is that of the variable HOLDTRUE_TEST_ACCOUNT.  It prints `worker up`,
+and drains at SIGTERM.
 """
 
 import asyncio
@@ -39,11 +40,13 @@ def open_store(connection: str, hub: str, *, by_table: bool = True, queued: bool
     return AzureStorageStore(HttpService(from_connection_string(connection)), hub, settings=settings, pace=PACE)
 
 
-async def main(hub: str, *, by_table: bool, queued: bool) -> None:
+async def main(hub: str, *, by_table: bool, queued: bool, idle: bool) -> None:
     """Work until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = HostSettings(name="worker", retention=False, schedules=False, drain_seconds=5.0)
+    if idle:
+        app._activities.clear()
     store = open_store(os.environ["HOLDTRUE_TEST_ACCOUNT"], hub, by_table=by_table, queued=queued)
     async with holdtrue.Host(app, store, settings=settings):
         print("worker up", flush=True)
@@ -51,4 +54,5 @@ async def main(hub: str, *, by_table: bool, queued: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], by_table=sys.argv[2] == "table", queued="queued" in sys.argv[3:]))
+    words = sys.argv[3:]
+    asyncio.run(main(sys.argv[1], by_table=sys.argv[2] == "table", queued="queued" in words, idle="idle" in words))
