@@ -56,16 +56,15 @@ class Sides:
         """A client of ours."""
         return holdtrue.Client(await self.store(), app=app)
 
-    async def worker(
-        self, side: str, changed: Mapping[str, str] | None = None, *words: str
-    ) -> peer.Process:
-        """A worker of `dotnet`, with some settings `changed`, or of `ours`, with further `words` (tests.dotnet.worker)."""
+    async def worker(self, side: str, changed: Mapping[str, str] | None = None, *words: str) -> peer.Process:
+        """A worker of `dotnet`, with some settings `changed`, or of `ours`, with `words` (of tests.dotnet.worker)."""
         process: peer.Process
         if side == "dotnet":
             options = {**self._options, **(changed or {})}
             process = await asyncio.to_thread(peer.worker, self.connection, self.hub, options)
         else:
-            command = [sys.executable, "-m", "tests.dotnet.worker", self.hub, "table" if self.by_table else "blobs", *words]
+            leases = "table" if self.by_table else "blobs"
+            command = [sys.executable, "-m", "tests.dotnet.worker", self.hub, leases, *words]
             environment = {"HOLDTRUE_TEST_ACCOUNT": self.connection, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
             process = await asyncio.to_thread(peer.Process, command, environment)
         self._processes.append(process)

@@ -1,8 +1,8 @@
 """A worker of Holdtrue as a process of its own, with the orchestrations of the peer.
 
 `python -m tests.dotnet.worker HUB table` (or `blobs`), and perhaps `queued` (every activity goes through the queue),
-and `idle` (this worker has the code of none); the account is that of the variable HOLDTRUE_TEST_ACCOUNT.  It prints `worker up`,
-and drains at SIGTERM.
+and `idle` (this worker has the code of none); the account is that of the variable HOLDTRUE_TEST_ACCOUNT.  It prints
+`worker up`, and drains at SIGTERM.
 """
 
 import asyncio

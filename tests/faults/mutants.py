@@ -67,8 +67,8 @@ SHOWN = {
         matrix("killed after at table transact history", 40),
     ),
 }
-"""By rule.  Rules 5, 6 and 14 take a commit of many parts that is cut, limits that the emulator does not have, and a host
-that stands still: they are for the simulation."""
+"""By rule.  Rules 5, 6 and 14 take a commit of many parts that is cut, limits that the emulator does not have, and a
+host that stands still: they are for the simulation."""
 
 
 def run(by: Sequence[str], rule: Rule | None) -> str | None:
