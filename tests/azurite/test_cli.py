@@ -170,11 +170,25 @@ def test_a_hub_is_settled(shell: Shell) -> None:
     assert "stop all hosts" in shell("hub", "settle", code=5)
     stop(worker)
     assert "can go on with 1 instances" in shell("hub", "settle")
+    columns = asyncio.run(_columns(shell.environment))
+    assert {"EventType", "ExecutionId", "CheckpointCompletedTimestamp"} <= columns, "the history is .NET's"
+    assert not [name for name in columns if name.startswith("Holdtrue")], "and nothing of ours stands in it"
     asyncio.run(_hold("w1", shell.environment))
     told = shell("hub", "settle", code=4)
     assert "w1: " in told and "Nothing was handed over" in told
     told = json.loads(shell("--json", "hub", "settle", "--leave"))
     assert told["settled"] and [one["instance_id"] for one in told["obstacles"]] == ["w1"]
+
+
+async def _columns(variables: dict[str, str]) -> set[str]:
+    """Those that stand in any row of the histories."""
+    store = open_hub(HUB, REAL, variables)
+    await store.open()
+    try:
+        rows = await store._access.query(store._access.names.history, None)
+        return {name for row in rows for name in row.values}
+    finally:
+        await store.close()
 
 
 async def _hold(name: str, variables: dict[str, str]) -> None:
