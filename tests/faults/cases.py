@@ -81,11 +81,16 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     nth: int = 1
     fault: str = ""
     queued: bool = False
-    """Every activity goes through the queue, and one of them takes so long that its message is renewed."""
+    """Every activity goes through the queue."""
     outside: bool = False
     """The hosts are processes of their own, one of which serves the hub's one partition."""
     limit: float | None = None
     """Seconds from the fault to the end of everything, where it is not `LIMIT`; `REQUESTS` come to it."""
+
+    @property
+    def is_long(self) -> bool:
+        """An activity takes so long that its message is renewed, or that it runs here while other things are done."""
+        return self.queued or self.scenario == "fan-out"
 
     def __str__(self) -> str:
         hosts = f"{self.hosts} {'processes' if self.outside else 'hosts'}{', queued' if self.queued else ''}"
@@ -121,7 +126,7 @@ class Running:
         self._azurite, self._case, self._load = azurite, case, load
         self._scenario = SCENARIOS[case.scenario]
         self._seed = seed
-        self._name = f"{scenarios.LONG_ONES if case.queued else 'c'}{next(_numbers)}"
+        self._name = f"{scenarios.LONG_ONES if case.is_long else 'c'}{next(_numbers)}"
         self._account = azurite.new_account()
         fault = FAULTS.get(case.fault)
         kills = fault is not None and fault.call is not None
@@ -238,7 +243,7 @@ class Running:
         outcome.load = max(self._load.seconds, load)
         outcome.whole = loop.time() - began
         limit = (LIMIT if self._case.limit is None else self._case.limit) + REQUESTS * outcome.load
-        if self._case.queued:
+        if self._case.is_long:
             limit += 2 * scenarios.LONG_SECONDS  # once more where its host was killed
         if outcome.seconds is not None and outcome.seconds > limit:
             raise AssertionError(f"it took {outcome.seconds:.1f} s from the fault to its end, {limit:.1f} s at most")

@@ -63,7 +63,7 @@ SHOWN = {
     "15": Shown("our columns stay", suite("tests/azurite/test_cli.py", "-k", "settled")),
     "16": Shown(
         "what runs without a message is named no longer when the debts are cleared",
-        matrix("killed after at table transact history", 40),
+        matrix("fan-out, 2 hosts: killed after at table transact history", 40),
     ),
 }
 """By rule.  Rules 5, 6, 9 and 14 take a commit of many parts that is cut, limits that the emulator does not have, a
