@@ -1,6 +1,7 @@
 """One emulator for the tests of a process that want one; each test works in an account of its own.  Nothing here
 depends on the machine's speed, and so generated examples may take their time."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_sessionstart() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Six thousand tests are a million objects, which stay: no collection need look at them."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

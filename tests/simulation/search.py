@@ -50,20 +50,20 @@ def what_died_lies_still() -> Iterator[None]:
     the midst of whatever comes next; and when they are, nobody hears of it."""
     collects = gc.isenabled()
     gc.disable()
-    if next(_runs) % LOOKED_AT_AFTER == 0:
+    if next(_runs) % FROZEN_FOR == 0:
+        gc.unfreeze()
         collect()
-    gc.freeze()  # all that stands before the run need not be looked at after it
+        gc.freeze()  # what stands before the runs is not looked at after each: a test runner has a million objects
     try:
         yield
     finally:
         collect()
-        gc.unfreeze()
         if collects:
             gc.enable()
 
 
-LOOKED_AT_AFTER = 10
-"""So many runs may leave what their callers had in hand at their end, open files among it: then all is looked at."""
+FROZEN_FOR = 500
+"""Runs."""
 _runs = itertools.count()
 
 
