@@ -2,8 +2,10 @@
 
 Azurite is started, with a proxy before it that counts.  Requests are those that do something: empty polls, renewals
 and leases count in the row of the idle worker alone.  Rates and times are taken without the proxy, the systems in
-turn.  Every figure is a line of JSON; the table at the end holds the goals beside them.  Where .NET's program is not
-there (`HOLDTRUE_SHARED`, or `shared` beside the repository) it is left out.
+turn, each on an Azurite started for it: every minute that one sweeps up what was put into queues, and answers nobody
+for seconds, or for a minute where an earlier system has put ten thousand messages.  Every figure is a line of JSON; the
+table at the end holds the goals beside them.  Where .NET's program is not there (`HOLDTRUE_SHARED`, or `shared` beside
+the repository) it is left out.
 """
 
 import argparse
@@ -11,7 +13,8 @@ import asyncio
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -78,10 +81,9 @@ QUIET_SECONDS = 75.0
 
 
 class Bench:
-    """One run of all systems on one emulator."""
+    """One run of all systems."""
 
-    def __init__(self, emulator: azurite.Azurite, scale: Scale) -> None:
-        self._emulator = emulator
+    def __init__(self, scale: Scale) -> None:
         self._scale = scale
         self.figures: Figures = {row: {} for row in GOALS}
 
@@ -89,12 +91,12 @@ class Bench:
         self.figures[row][system.kind] = value
         print(json.dumps({"system": system.kind, "scenario": row, "value": round(value, 3)}), flush=True)
 
-    async def counted(self, system: System) -> None:
+    async def counted(self, system: System, emulator: azurite.Azurite) -> None:
         """The rows that are counted at the proxy."""
-        async with StorageProxy(self._emulator.ports, keep=False) as proxy:
-            account = self._emulator.new_account()
-            direct = self._emulator.connection_string(account)
-            through = self._emulator.connection_string(account, proxy.ports)
+        async with StorageProxy(emulator.ports, keep=False) as proxy:
+            account = emulator.new_account()
+            direct = emulator.connection_string(account)
+            through = emulator.connection_string(account, proxy.ports)
             await system.begin(through, through, direct)
             try:
                 await self._requests(system, proxy)
@@ -157,31 +159,28 @@ class Bench:
             start, end = figures[1][index] - figures[0][index], figures[3][index] - figures[2][index]
             self._tell(f"growth of {row}", system, end / max(start, 1e-9))
 
-    async def _beside_strange(self, system: Holdtrue, first: float) -> None:
-        """The rate beside instances that no worker has the code of, against that without."""
-        chains = self._scale.chains
-        alone = [first, await system.rate("Chain", chains, 5, turn=1)]
-        await system.strange()
-        beside = [await system.rate("Chain", chains, 5, turn=turn) for turn in (2, 3)]
-        self._tell("beside", system, statistics.mean(beside) / statistics.mean(alone))
+    async def timed(self, system: System, emulator: azurite.Azurite) -> None:
+        """The rows without the proxy."""
+        scale = self._scale
+        direct = emulator.connection_string(emulator.new_account())
+        await system.begin(direct, direct, direct)
+        try:
+            await self._one(system, "Chain", "warm", 5)
+            alone = await _rate(system, "Chain", scale.chains, 5)
+            self._tell("chain rate", system, 5 * alone)
+            self._tell("fanout rate", system, 100 * await _rate(system, "FanOut", scale.fans, 100))
+            times = [await self._one(system, "Chain", f"single{number}", 1) for number in range(scale.singles)]
+            self._tell("latency", system, 1_000 * statistics.median(times))
+            if isinstance(system, Holdtrue):
+                await system.strange()
+                self._tell("beside", system, await _rate(system, "Chain", scale.chains, 5) / alone)
+        finally:
+            await system.end()
 
-    async def timed(self, systems: list[System]) -> None:
-        """The rows without the proxy, in turn."""
-        for system in systems:
-            direct = self._emulator.connection_string(self._emulator.new_account())
-            await system.begin(direct, direct, direct)
-            try:
-                await self._one(system, "Chain", "warm", 5)
-                scale = self._scale
-                first = await system.rate("Chain", scale.chains, 5)
-                self._tell("chain rate", system, 5 * first)
-                if isinstance(system, Holdtrue):
-                    await self._beside_strange(system, first)
-                self._tell("fanout rate", system, 100 * await system.rate("FanOut", scale.fans, 100))
-                times = [await self._one(system, "Chain", f"single{number}", 1) for number in range(scale.singles)]
-                self._tell("latency", system, 1_000 * statistics.median(times))
-            finally:
-                await system.end()
+
+async def _rate(system: System, name: str, count: int, given: int) -> float:
+    """Instances a second, the median of three times."""
+    return statistics.median([await system.rate(name, count, given) for _ in range(3)])
 
 
 def table(figures: Figures, systems: list[System]) -> str:
@@ -210,6 +209,15 @@ def _cell(goal: Goal, kind: str, value: float | None, dotnet: float | None) -> s
     return text if holds is None else f"{text} {'reached' if holds else 'MISSED'}"
 
 
+@contextmanager
+def _emulator() -> Iterator[azurite.Azurite]:
+    running = azurite.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
 def main(arguments: list[str]) -> int:
     """Run all, print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench azure", description=__doc__)
@@ -226,18 +234,16 @@ def main(arguments: list[str]) -> int:
         print(f"LEFT OUT: .NET: there is no {PEER.name} at {PEER.parent}", file=sys.stderr)
         del makers["dotnet"]
     systems = [make() for kind, make in makers.items() if not options.only or kind in options.only]
-    emulator = azurite.start()
-    bench = Bench(emulator, QUICK if options.quick else Scale())
+    bench = Bench(QUICK if options.quick else Scale())
 
-    async def all_of_it() -> None:
+    async def counted(emulator: azurite.Azurite) -> None:
         for system in systems:
-            await bench.counted(system)
-        if not options.counts:
-            await bench.timed(systems)
+            await bench.counted(system, emulator)
 
-    try:
-        asyncio.run(all_of_it())
-    finally:
-        emulator.stop()
+    with _emulator() as emulator:
+        asyncio.run(counted(emulator))
+    for system in [] if options.counts else systems:
+        with _emulator() as emulator:
+            asyncio.run(bench.timed(system, emulator))
     print(f"\nHub {HUB!r} on Azurite in memory, one worker of each.\n\n{table(bench.figures, systems)}")
     return 0

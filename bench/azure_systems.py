@@ -5,6 +5,7 @@ so on a connection of its own, which nobody counts.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -73,6 +74,7 @@ class Holdtrue:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.title = f"Holdtrue, {kind}"
+        self._rounds = itertools.count()
 
     async def begin(self, worker: str, starter: str, waiter: str) -> None:
         """A worker, who starts and who waits, each by a connection string of its own."""
@@ -102,9 +104,10 @@ class Holdtrue:
             await self._starter.start("Nobody", instance_id=name)
             await self._starter.raise_event(name, "Go", number)
 
-    async def rate(self, name: str, count: int, given: int, *, turn: int = 0) -> float:
-        """Instances a second, of so many started at once; each `turn` has ids of its own."""
-        instances = [f"{name}-{given}-{turn}-{number}" for number in range(count)]
+    async def rate(self, name: str, count: int, given: int) -> float:
+        """Instances a second, of so many started at once."""
+        turn = next(self._rounds)
+        instances = [f"{name}-{turn}-{number}" for number in range(count)]
         began = time.perf_counter()
         await asyncio.gather(*(self.start(name, instance, given) for instance in instances))
         await asyncio.gather(*(self.wait(instance) for instance in instances))

@@ -29,7 +29,8 @@ In Python the same are members of `AzureStorageSettings`. Times are seconds ther
 `holdtrue settings check host.json` explains a file, value by value, and finds names that nothing reads (with the
 nearest right one, or the right place), values of a wrong type or out of range, values that contradict each other,
 and connection strings where a name belongs. With `--running OTHER.json` it tells what the change does to the hub
-that hosts with the other file serve. Its exit code is 1 where there is an error, for CI.
+that hosts with the other file serve; with `--live` it asks the hub in the account how many partitions it has and who
+serves it. Its exit code is 1 where there is an error, for CI.
 """
 
 

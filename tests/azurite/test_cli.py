@@ -180,6 +180,26 @@ def test_a_hub_is_settled(shell: Shell) -> None:
     assert told["settled"] and [one["instance_id"] for one in told["obstacles"]] == ["w1"]
 
 
+def test_settings_beside_the_hub_as_it_stands(shell: Shell, tmp_path: Path) -> None:
+    """Before it is there, while a host serves it, and with another number of partitions; nothing is made by asking."""
+
+    def told(partitions: int, code: int = 0) -> str:
+        provider = {"partitionCount": partitions}
+        document = {"extensions": {"durableTask": {"hubName": "Shop", "storageProvider": provider}}}
+        (tmp_path / "host.json").write_text(json.dumps(document))
+        found = json.loads(shell("--json", "settings", "check", "--live", code=code))["findings"]
+        return " ".join(one["text"] for one in found)
+
+    assert "there is no hub 'Shop' in the account: the first host makes it, with 2 partitions" in told(2)
+    assert not asyncio.run(hub_exists(HUB, REAL, shell.environment))
+    worker = shell.serve()
+    while "the hub is served by holdtrue" not in told(4):
+        assert worker.poll() is None
+    stop(worker)
+    assert "the hub 'Shop' has 4, not 2" in told(2, code=1)
+    assert "the hub was not asked" in told(99, code=1)
+
+
 async def _columns(variables: dict[str, str]) -> set[str]:
     """Those that stand in any row of the histories."""
     store = open_hub(HUB, REAL, variables)

@@ -186,9 +186,7 @@ def points(
         if not call.part.startswith(parts):
             continue
         for mishap in mishaps:
-            if (mishap in OF_WRITES or mishap is Mishap.CRASH_AFTER) and call.verb in READS:
-                continue  # a death after a read is the one after the write before it
-            if mishap in HOSTS_ONLY and not call.part.startswith("h"):
+            if (mishap in OF_WRITES and call.verb in READS) or (mishap in HOSTS_ONLY and not call.part.startswith("h")):
                 continue
             usual = 60.0 if mishap in (Mishap.PAUSE_BEFORE, Mishap.PAUSE_AFTER) else SECONDS.get(mishap, 1.0)
             long = usual if seconds is None else seconds

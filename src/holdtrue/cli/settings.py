@@ -1,5 +1,6 @@
 """Commands for settings: what a host.json says, and whether it may be rolled out."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,17 +28,23 @@ def check(
         Path | None,
         typer.Option("--running", metavar="OTHER_JSON", help="The file that the running hub's hosts have."),
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the hub itself too, in the account that the environment names.")
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="Show the defaults too.")] = False,
 ) -> ExitCode | None:
     """Explain a host.json: each value, where it comes from, and what is wrong with it.
 
     Environment variables `AzureFunctionsJobHost__extensions__durableTask__...` override the file, as they do when
-    the app runs.  With `--running` also what the change does to the hub.  Exit code 1 if there is an error.
+    the app runs.  With `--running` also what the change does to the hub; with `--live` whether the hub that stands in
+    the account was made with other settings, and who serves it.  Exit code 1 if there is an error.
     """
     from holdtrue.stores.azure_storage import settings_check
 
     host = _read(file)
     findings = settings_check.check(host)
+    if live:
+        findings += _beside_hub(file, host, findings)
     changes = [] if running is None else settings_check.compare(_read(running), host)
     failed = _count("error", findings, changes) > 0
     if session.out.json:
@@ -49,6 +56,22 @@ def check(
 
 def _count(weight: str, findings: "list[Finding]", changes: "list[Change]") -> int:
     return sum(one.weight == weight for one in findings) + sum(one.weight == weight for one in changes)
+
+
+def _beside_hub(file: Path, host: "HostJson", findings: "list[Finding]") -> "list[Finding]":
+    """Raises InvalidInput where no account is named, and StoreError where it does not answer."""
+    from urllib.parse import quote
+
+    from holdtrue.environment import REAL
+    from holdtrue.stores.azure_storage.host_json import Finding, Weight, full
+    from holdtrue.stores.azure_storage.opening import SCHEME, standing
+    from holdtrue.stores.azure_storage.settings_check import beside_hub
+
+    if _count("error", findings, []):
+        text = "the hub was not asked: mend the errors first"
+        return [Finding(weight=Weight.NOTE, name=full("hubName"), where="", text=text)]
+    hub = asyncio.run(standing(f"{SCHEME}{host.hub}?settings={quote(str(file))}", REAL, os.environ))
+    return beside_hub(host, *((None, ()) if hub is None else (hub.partitions, hub.served_by)))
 
 
 def _read(file: Path) -> "HostJson":

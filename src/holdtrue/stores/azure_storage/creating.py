@@ -213,6 +213,19 @@ async def partition_numbers(service: Service, names: HubNames) -> set[int]:
             return numbers
 
 
+async def partitions_there(service: Service, names: HubNames) -> int | None:
+    """How many partitions a hub has; None where there is none.  Raises ServiceError, and StoreCorrupt where its blob
+    is none."""
+    try:
+        there = await partition_numbers(service, names)
+    except NotThere:
+        there = set()
+    info = None if there == set(range(len(there))) and there else await _read_info(service, names)
+    if info is not None:
+        return info.partition_count
+    return _count(there, 1) if there else None
+
+
 def _count(there: set[int], setting: int) -> int:
     """How many partitions the hub has, or will have.
 

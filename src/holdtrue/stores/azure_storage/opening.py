@@ -19,7 +19,7 @@ from holdtrue.environment import Environment
 from holdtrue.stores.errors import StoreMissing
 
 from .access import Access
-from .creating import delete_hub
+from .creating import delete_hub, partitions_there
 from .host_json import HostJson, Origin, Weight, read_host_json
 from .names import HubNames
 from .partitions import HubServed
@@ -77,6 +77,25 @@ async def delete_hub_of(url: str, environment: Environment, variables: Mapping[s
             await delete_hub(access.service, access.names)
         except ServiceError as error:
             raise access.failure(f"hub {access.names.hub!r} could not be deleted", error) from error
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A hub as it stands in its account: how many partitions it has, and which hosts serve it."""
+
+    partitions: int
+    served_by: list[str]
+
+
+async def standing(url: str, environment: Environment, variables: Mapping[str, str]) -> Standing | None:
+    """The hub of a URL as it stands, None where there is none.  Nothing is made.  Raises as `hub_exists`."""
+    async with _opened(url, environment, variables) as access:
+        try:
+            partitions = await partitions_there(access.service, access.names)
+        except ServiceError as error:
+            raise access.failure(f"hub {access.names.hub!r} could not be read", error) from error
+        if partitions is None:
+            return None
+        return Standing(partitions=partitions, served_by=sorted(await owners(access)))
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """What is wrong with the settings of a host.json as a whole, and what changing them does to a running hub."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -54,6 +54,23 @@ def compare(running: HostJson, new: HostJson) -> list[Change]:
             weight, text = Weight.NOTE, "Each host takes it up when it is started; old and new ones may run beside."
         changes.append(Change(setting=setting, before=before.text, after=after.text, weight=weight, text=text))
     return changes
+
+
+def beside_hub(host: HostJson, partitions: int | None, served_by: Sequence[str]) -> list[Finding]:
+    """What a host.json means to the hub as it stands: how many partitions it has (None: there is no hub of that name),
+    and which hosts serve it."""
+    count = host.values["storageProvider.partitionCount"]
+    if partitions is None:
+        text = f"there is no hub {host.hub!r} in the account: the first host makes it, with {count.text} partitions"
+        return [_finding(Weight.NOTE, host.values["hubName"], text)]
+    found = []
+    if count.value != partitions:
+        text = f"the hub {host.hub!r} has {partitions}, not {count.text}. {count.setting.change}"
+        found.append(_finding(Weight.ERROR, count, text))
+    if served_by:
+        text = f"the hub is served by {', '.join(served_by)}: each host has its settings until it is started anew"
+        found.append(_finding(Weight.NOTE, host.values["hubName"], text))
+    return found
 
 
 def _finding(weight: Weight, one: Resolved, text: str) -> Finding:
