@@ -106,7 +106,7 @@ async def _two_of_ours(sides: Sides) -> None:
     await sides.worker("ours", None, "queued", "idle")
     await sides.worker("ours", None, "queued")
     access = (await sides.store())._access
-    while len(set(await owners(access))) < 2:
+    while len(await owners(access)) < 2:
         await asyncio.sleep(0.2)
 
 

@@ -71,7 +71,9 @@ def _beside_hub(file: Path, host: "HostJson", findings: "list[Finding]") -> "lis
         text = "the hub was not asked: mend the errors first"
         return [Finding(weight=Weight.NOTE, name=full("hubName"), where="", text=text)]
     hub = asyncio.run(standing(f"{SCHEME}{host.hub}?settings={quote(str(file))}", REAL, os.environ))
-    return beside_hub(host, *((None, ()) if hub is None else (hub.partitions, hub.served_by)))
+    if hub is None:
+        return beside_hub(host, None, [])
+    return beside_hub(host, hub.partitions, hub.served_by)
 
 
 def _read(file: Path) -> "HostJson":

@@ -220,10 +220,14 @@ async def partitions_there(service: Service, names: HubNames) -> int | None:
         there = await partition_numbers(service, names)
     except NotThere:
         there = set()
-    info = None if there == set(range(len(there))) and there else await _read_info(service, names)
-    if info is not None:
+    if not _is_whole(there) and (info := await _read_info(service, names)) is not None:
         return info.partition_count
     return _count(there, 1) if there else None
+
+
+def _is_whole(there: set[int]) -> bool:
+    """Whether the partitions that have a row are a hub's, without a gap."""
+    return bool(there) and there == set(range(len(there)))
 
 
 def _count(there: set[int], setting: int) -> int:
@@ -232,7 +236,7 @@ def _count(there: set[int], setting: int) -> int:
     Rows without a gap are a whole hub.  With one it is a hub that .NET has begun and not finished: it has at least
     as many as its last row says.
     """
-    if there == set(range(len(there))) and there:
+    if _is_whole(there):
         return len(there)
     return max({setting, *(number + 1 for number in there)})
 
