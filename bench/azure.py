@@ -12,8 +12,8 @@ import asyncio
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -162,26 +162,27 @@ class Bench:
     async def timed(self, system: System, emulator: azurite.Azurite) -> None:
         """The rows without the proxy."""
         scale = self._scale
-        direct = emulator.connection_string(emulator.new_account())
-        await system.begin(direct, direct, direct)
-        try:
-            await self._one(system, "Chain", "warm", 5)
+        async with self._warm(system, emulator):
             self._tell("chain rate", system, 5 * await _rate(system, "Chain", scale.chains, 5))
             self._tell("fanout rate", system, 100 * await _rate(system, "FanOut", scale.fans, 100))
             times = [await self._one(system, "Chain", f"single{number}", 1) for number in range(scale.singles)]
             self._tell("latency", system, 1_000 * statistics.median(times))
-        finally:
-            await system.end()
 
     async def beside(self, system: Holdtrue, emulator: azurite.Azurite) -> None:
         """The rate of chains as above, beside instances that no worker has the code of: against that without."""
+        async with self._warm(system, emulator):
+            await system.strange()
+            rate = 5 * await _rate(system, "Chain", self._scale.chains, 5)
+            self._tell("beside", system, rate / self.figures["chain rate"][system.kind])
+
+    @asynccontextmanager
+    async def _warm(self, system: System, emulator: azurite.Azurite) -> AsyncIterator[None]:
+        """A system at work on an account of its own, without the proxy, that has run a chain."""
         direct = emulator.connection_string(emulator.new_account())
         await system.begin(direct, direct, direct)
         try:
             await self._one(system, "Chain", "warm", 5)
-            await system.strange()
-            rate = 5 * await _rate(system, "Chain", self._scale.chains, 5)
-            self._tell("beside", system, rate / self.figures["chain rate"][system.kind])
+            yield
         finally:
             await system.end()
 
