@@ -14,7 +14,6 @@ import statistics
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -220,7 +219,7 @@ def _cell(goal: Goal, kind: str, value: float | None, dotnet: float | None) -> s
 
 @contextmanager
 def _emulator() -> Iterator[azurite.Azurite]:
-    running = azurite.start(preload=Path(__file__).with_name("no_sweep.mjs"))
+    running = azurite.start()
     try:
         yield running
     finally:

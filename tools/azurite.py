@@ -1,6 +1,7 @@
 """Azurite as a process of ours: in memory, on free ports of loopback, ended with the process that started it.
 
 It has the emulator's usual account, and many more with a key of their own: one for each test that wants an empty one.
+It never sweeps up, which would stop it for seconds.
 """
 
 import os
@@ -16,7 +17,7 @@ from tools.install_azurite import install, node
 _LISTENS = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at https?://127\.0\.0\.1:(\d+)")
 _ENDS_WITH_ITS_PARENT = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit())"
 """Its standard input is a pipe that the parent holds: it ends when the parent does, however that ends."""
-
+_NEVER_SWEEPS = Path(__file__).with_name("no_sweep.mjs")
 
 ACCOUNTS = 1_000
 KEY = "a2V5"
@@ -59,7 +60,8 @@ class Azurite:
 def start(*, preload: Path | None = None, certificate: tuple[Path, Path] | None = None) -> Azurite:
     """Start one; it listens when this returns.  Raises RuntimeError, with its output, where it does not come up.
 
-    `preload` is a module that is run in it first.  With a `certificate` and its key it speaks HTTPS, and takes tokens.
+    `preload` is a further module that is run in it first.  With a `certificate` and its key it speaks HTTPS, and takes
+    tokens.
     """
     program = install()
     any_port = [part for service in ("blob", "queue", "table") for part in (f"--{service}Port", "0")]
@@ -67,7 +69,7 @@ def start(*, preload: Path | None = None, certificate: tuple[Path, Path] | None 
     tokens: list[str] = []
     if certificate is not None:
         tokens = ["--oauth", "basic", "--cert", str(certificate[0]), "--key", str(certificate[1])]
-    first = [] if preload is None else [f"--import={preload.as_uri()}"]
+    first = [f"--import={module.as_uri()}" for module in (_NEVER_SWEEPS, preload) if module is not None]
     process = subprocess.Popen(
         [node()[0], f"--import={_ENDS_WITH_ITS_PARENT}", *first, str(program), "--inMemoryPersistence"]
         + ["--disableTelemetry", "--skipApiVersionCheck", "--silent", *any_port, *tokens],
