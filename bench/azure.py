@@ -12,8 +12,8 @@ import asyncio
 import json
 import statistics
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -217,15 +217,6 @@ def _cell(goal: Goal, kind: str, value: float | None, dotnet: float | None) -> s
     return text if holds is None else f"{text} {'reached' if holds else 'MISSED'}"
 
 
-@contextmanager
-def _emulator() -> Iterator[azurite.Azurite]:
-    running = azurite.start()
-    try:
-        yield running
-    finally:
-        running.stop()
-
-
 def main(arguments: list[str]) -> int:
     """Run all, print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench azure", description=__doc__)
@@ -248,13 +239,13 @@ def main(arguments: list[str]) -> int:
         for system in systems:
             await bench.counted(system, emulator)
 
-    with _emulator() as emulator:
+    with azurite.start() as emulator:
         asyncio.run(counted(emulator))
     for system in [] if options.counts else systems:
-        with _emulator() as emulator:
+        with azurite.start() as emulator:
             asyncio.run(bench.timed(system, emulator))
         if isinstance(system, Holdtrue):
-            with _emulator() as emulator:
+            with azurite.start() as emulator:
                 asyncio.run(bench.beside(system, emulator))
     print(f"\nHub {HUB!r} on Azurite in memory, one worker of each.\n\n{table(bench.figures, systems)}")
     return 0

@@ -31,6 +31,5 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[Azurite]:
     """A running Azurite."""
-    running = start()
-    yield running
-    running.stop()
+    with start() as running:
+        yield running

@@ -25,7 +25,7 @@ KEY = "a2V5"
 
 
 class Azurite:
-    """A running emulator."""
+    """A running emulator; in a `with` statement it is stopped at the end."""
 
     def __init__(self, process: "subprocess.Popen[str]", ports: dict[str, int]) -> None:
         self._process = process
@@ -47,6 +47,12 @@ class Azurite:
         )
         key = EMULATOR_KEY if account == EMULATOR_ACCOUNT else KEY
         return f"AccountName={account};AccountKey={key};{endpoints}"
+
+    def __enter__(self) -> "Azurite":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """End it."""

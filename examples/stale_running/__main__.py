@@ -103,13 +103,10 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
 async def told(tick: float, show: Callable[[str], None]) -> tuple[Story, str, int]:
     """The whole story on an emulator of its own; what is to be said at the end, and the exit code."""
     began = time.monotonic()
-    emulator = await asyncio.to_thread(azurite.start)
-    try:
+    with await asyncio.to_thread(azurite.start) as emulator:
         async with StorageProxy(emulator.ports, keep=False) as proxy:
             story = Story(Stage(emulator, proxy), Stage(emulator, proxy), tick)
             await story.tell(show)
-    finally:
-        emulator.stop()
     return story, *verdict(story.parts, time.monotonic() - began)
 
 

@@ -137,13 +137,9 @@ async def keep_the_lock(connection: str, settings: AzureStorageSettings, seconds
 
 def main(seconds: int) -> int:
     """At default settings, on an emulator of its own."""
-    azurite = start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            connection = azurite.connection_string(azurite.new_account())
-            asyncio.run(keep_the_lock(connection, AzureStorageSettings(), seconds, Path(folder)))
-    finally:
-        azurite.stop()
+    with start() as azurite, tempfile.TemporaryDirectory() as folder:
+        connection = azurite.connection_string(azurite.new_account())
+        asyncio.run(keep_the_lock(connection, AzureStorageSettings(), seconds, Path(folder)))
     print(f"the interpreter's lock was kept for {seconds} s: no lease lost, nothing run twice")
     return 0
 

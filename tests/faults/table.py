@@ -411,11 +411,8 @@ def main() -> int:
         sides.append(dotnet_side(program))
     columns = []
     for side in sides:
-        azurite = start()
-        try:
+        with start() as azurite:
             columns.append(played(azurite, side, most=given.cases, seed=given.seed, at_once=given.at_once))
-        finally:
-            azurite.stop()
     if program is not None and given.only and draw_faults.SAVED.exists():
         names = [column.name for column in columns]
         columns += [column for column in draw_faults.load().columns if column.name not in names]
